@@ -1,0 +1,1 @@
+"""Measure many: alignment, distances, series, history bounds and replay."""

@@ -1,0 +1,1 @@
+"""What names mean: wrapper prefixes, stacks and blocks, roles, initialisers, name patterns."""

@@ -1,0 +1,1 @@
+"""Show: neutral blocks to one file per medium."""

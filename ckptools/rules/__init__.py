@@ -1,0 +1,1 @@
+"""Judge: one file per rule, one folder per family, from evidence to findings."""

@@ -1,0 +1,1 @@
+"""Bytes: local and remote files; nothing above knows which."""

@@ -1,0 +1,1 @@
+"""Measure: one file per family of statistics over one streaming pass."""

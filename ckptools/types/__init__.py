@@ -1,0 +1,1 @@
+"""What things are: every frozen type, and nothing that computes."""

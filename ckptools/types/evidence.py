@@ -1,0 +1,31 @@
+"""Everything a rule may look at; a part that is missing is the reason why a rule is skipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.measurements import Measurements
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One checkpoint with its measures, its past, and its log; each part optional.
+
+    Attributes
+    ----------
+    checkpoint: the checkpoint judged.
+    measurements: of its tensors; None with ``--list``.
+    earlier: earlier checkpoints of the run with their measures, nearest first.
+    changes: comparisons against the earlier ones, nearest first.
+    log: records of the training log.
+    limits: user settings by rule code, from the configuration file.
+    """
+
+    checkpoint: Checkpoint | None = None
+    measurements: Measurements | None = None
+    earlier: tuple[Any, ...] = ()
+    changes: tuple[Any, ...] = ()
+    log: Any = None
+    limits: dict[str, Any] = field(default_factory=dict)

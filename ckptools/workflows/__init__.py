@@ -1,0 +1,1 @@
+"""The library twins of the commands: open, measure, judge."""

@@ -1,0 +1,1 @@
+"""Builders of tiny checkpoints and faults; nothing binary is committed."""
