@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.container import Fault
 from ckptools.types.measurements import Measurements
 
 
@@ -17,6 +18,7 @@ class Evidence:
     ----------
     checkpoint: the checkpoint judged.
     measurements: of its tensors; None with ``--list``.
+    checksums: faults that the checksum pass found; None when it was not made.
     earlier: earlier checkpoints of the run with their measures, nearest first.
     changes: comparisons against the earlier ones, nearest first.
     log: records of the training log.
@@ -25,6 +27,7 @@ class Evidence:
 
     checkpoint: Checkpoint | None = None
     measurements: Measurements | None = None
+    checksums: tuple[Fault, ...] | None = None
     earlier: tuple[Any, ...] = ()
     changes: tuple[Any, ...] = ()
     log: Any = None

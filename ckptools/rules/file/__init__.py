@@ -1,0 +1,1 @@
+"""FIL: the container contradicts itself, is damaged, or names what it should not."""

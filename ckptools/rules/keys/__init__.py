@@ -1,0 +1,1 @@
+"""KEY: names, ties and stacks that do not fit together."""

@@ -1,0 +1,41 @@
+"""The parts of the evidence that a rule may need, and why one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ckptools.types.evidence import Evidence
+
+
+def _has_slots(evidence: Evidence) -> bool:
+    return evidence.measurements is not None and bool(evidence.measurements.slots)
+
+
+def _has_spectrum(evidence: Evidence) -> bool:
+    tensors = evidence.measurements.tensors.values() if evidence.measurements else ()
+    return any(statistics.spectrum is not None for statistics in tensors)
+
+
+#: need -> (whether the evidence has it, the reason for which a rule is skipped without it)
+NEEDS: dict[str, tuple[Callable[[Evidence], bool], str]] = {
+    "checkpoint": (lambda evidence: evidence.checkpoint is not None, "no checkpoint was given"),
+    "measurements": (
+        lambda evidence: evidence.measurements is not None,
+        "values were not measured (headers only)",
+    ),
+    "slots": (_has_slots, "no optimizer state was measured"),
+    "spectrum": (_has_spectrum, "singular values were not computed (--spectrum)"),
+    "checksums": (
+        lambda evidence: evidence.checksums is not None,
+        "checksums were not verified (--verify)",
+    ),
+    "earlier": (lambda evidence: bool(evidence.earlier), "no earlier checkpoint was given"),
+    "changes": (lambda evidence: bool(evidence.changes), "nothing was compared with it"),
+    "log": (lambda evidence: evidence.log is not None, "no training log was given"),
+}
+
+
+def missing(needs: tuple[str, ...], evidence: Evidence) -> str | None:
+    """Return why a rule with these needs cannot run, or None when it can."""
+    reasons = (NEEDS[need][1] for need in needs if not NEEDS[need][0](evidence))
+    return next(reasons, None)

@@ -1,0 +1,1 @@
+"""NUM: numbers that no healthy tensor holds."""

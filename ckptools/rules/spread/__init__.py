@@ -1,0 +1,1 @@
+"""SPR: spread and spectrum against the same role in the other blocks."""
