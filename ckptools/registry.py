@@ -61,12 +61,17 @@ class Registry(Generic[Member]):
         """Import every module of the package and every entry point, once."""
         if self._discovered:
             return
-        self._discovered = True
-        root = importlib.import_module(self.package)
-        for module in pkgutil.walk_packages(root.__path__, prefix=f"{self.package}."):
-            importlib.import_module(module.name)
-        for point in entry_points(group=self.group):
-            point.load()
+        self._discovered = True  # a member may ask for its siblings while it is imported
+        complete = False
+        try:
+            root = importlib.import_module(self.package)
+            for module in pkgutil.walk_packages(root.__path__, prefix=f"{self.package}."):
+                importlib.import_module(module.name)
+            for point in entry_points(group=self.group):
+                point.load()
+            complete = True
+        finally:
+            self._discovered = complete
 
     def names(self) -> list[str]:
         """Return the names of all members, sorted."""

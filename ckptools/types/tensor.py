@@ -134,7 +134,5 @@ class TensorRef:
         assert self.storage is not None
         if self.numel == 0:
             return True
-        last = self.offset + sum(
-            (n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)
-        )
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         return (last + 1) * self.itemsize <= self.storage.available

@@ -1,0 +1,166 @@
+"""New files that are whole or absent: temporary file, verify, sync, rename.
+
+Whatever happens in between (an exception, Ctrl-C, a full disk, a killed process), the target
+keeps its old content, or stays absent.  A killed process leaves one ``.NAME.*.part`` behind,
+which :func:`leftovers` finds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ckptools.errors import NoSpace, WouldOverwrite, WriteError
+
+SUFFIX = ".part"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a new file goes.
+
+    Attributes
+    ----------
+    path: as the user gave it; a symlink's target is replaced and the link kept.
+    force: replace an existing file.
+    """
+
+    path: Path
+    force: bool = False
+
+    @property
+    def real(self) -> Path:
+        """The path with symlinks followed."""
+        return Path(os.path.realpath(self.path))
+
+
+def refuse_existing(target: Target) -> None:
+    """Raise WouldOverwrite when the target exists and may not be replaced."""
+    if not target.force and os.path.lexists(target.path):
+        raise WouldOverwrite(
+            "exists", where=str(target.path), next="pass --force to replace it, or -o another name"
+        )
+
+
+def require_space(folder: Path, nbytes: int) -> None:
+    """Raise NoSpace when the folder's disk cannot hold ``nbytes`` more."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError as error:
+        raise _wrapped(error, folder) from error
+    free = disk.f_bavail * disk.f_frsize
+    if free < nbytes:
+        raise NoSpace(
+            f"needs {nbytes:,} bytes and the disk has {free:,} free",
+            where=str(folder),
+            next="free some space, or name another folder with -o",
+        )
+
+
+@contextlib.contextmanager
+def new_file(
+    target: Target, *, size: int = 0, like: Path | None = None, verify: Callable[[Path], None]
+) -> Iterator[BinaryIO]:
+    """Give a temporary file to write; on leaving, verify it and give it the target's name.
+
+    Parameters
+    ----------
+    target: where it goes and whether it may replace something.
+    size: expected length in bytes, checked against the free space first.
+    like: a file whose permissions are copied.
+    verify: reads the finished temporary file back; whatever it raises keeps the old state.
+
+    Raises
+    ------
+    WouldOverwrite, NoSpace, WriteError; the target is untouched then.
+    """
+    refuse_existing(target)
+    real = target.real
+    require_space(real.parent, size)
+    descriptor, name = _temporary(real)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            _copy_mode(like if like is not None else real, file.fileno())
+            os.fsync(file.fileno())
+        verify(temporary)
+        _give_name(temporary, real, target)
+        _sync_folder(real.parent)
+    except OSError as error:
+        raise _wrapped(error, target.path) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return the temporary files that killed processes left in ``folder``."""
+    return sorted(path for path in folder.glob(f".*{SUFFIX}") if path.is_file())
+
+
+def _temporary(real: Path) -> tuple[int, str]:
+    try:
+        return tempfile.mkstemp(prefix=f".{real.name}.", suffix=SUFFIX, dir=real.parent)
+    except OSError as error:
+        raise _wrapped(error, real.parent) from error
+
+
+def _copy_mode(like: Path, descriptor: int) -> None:
+    """Give the new file the permissions of ``like``, or the usual ones where there is no such."""
+    try:
+        mode = like.stat().st_mode & 0o7777
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        mode = 0o666 & ~mask
+    os.fchmod(descriptor, mode)
+
+
+def _give_name(temporary: Path, real: Path, target: Target) -> None:
+    """Rename; without ``force`` through a hard link, which fails when the name is taken."""
+    if target.force:
+        temporary.replace(real)
+        return
+    try:
+        os.link(temporary, real)
+    except FileExistsError:
+        raise WouldOverwrite(
+            "appeared while the new file was written",
+            where=str(target.path),
+            next="pass --force to replace it, or -o another name",
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        refuse_existing(target)  # no hard links here: the check is the best that is left
+        temporary.replace(real)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last; some file systems cannot sync a folder, and lose nothing by it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _wrapped(error: OSError, where: Path) -> WriteError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace("the disk is full", where=str(where), next="free some space and try again")
+    return WriteError(
+        f"cannot be written: {(error.strerror or str(error)).lower()}",
+        where=str(where),
+        next="name another place with -o",
+    )

@@ -1,0 +1,116 @@
+"""What an operation will change, and what it did change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptools.types.blocks import Block, Column, Facts, FindingList, Heading, Paragraph, Table
+from ckptools.types.finding import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class TensorChange:
+    """What happens to one tensor or object, in words that a person can read before it happens.
+
+    Attributes
+    ----------
+    tensor: its name, or the path of an object in the file.
+    action: copy, reinitialise, replace, drop, rename, cast, tie, not-carried, ...
+    detail: why, or into what; one clause.
+    initializer: the initialiser drawn from, for ``reinitialise``.
+    before, after: a few statistics, where values change.
+    slots: what happens to each optimizer slot of the parameter.
+    """
+
+    tensor: str
+    action: str
+    detail: str | None = None
+    initializer: str | None = None
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    slots: dict[str, str] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object of the contract."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a command that writes a checkpoint did, or with ``dry_run`` would do.
+
+    Attributes
+    ----------
+    source, output: ``{"path": ..., "sha256": ...}``; the output's hash is None in a dry run.
+    untouched: tensors that are bit-equal in source and output.
+    verified: the output was read back and compared before it got its name.
+    undo: path of the patch that gives the source back, where there is one.
+    not_carried: parts of the input that the output cannot hold.
+    """
+
+    operation: str
+    parameters: dict[str, Any]
+    source: dict[str, Any]
+    output: dict[str, Any]
+    changes: tuple[TensorChange, ...] = ()
+    untouched: int = 0
+    verified: bool = False
+    dry_run: bool = False
+    undo: str | None = None
+    findings: tuple[Finding, ...] = ()
+    not_judged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0: a receipt exists only when everything went well."""
+        return 0
+
+    def document(self) -> dict[str, Any]:
+        """Return ``ckptools.receipt/1``."""
+        return {
+            "schema": "ckptools.receipt/1",
+            "operation": self.operation,
+            "parameters": self.parameters,
+            "dry_run": self.dry_run,
+            "source": self.source,
+            "output": self.output,
+            "changes": [change.document() for change in self.changes],
+            "untouched": self.untouched,
+            "verified": self.verified,
+            "undo": self.undo,
+            "notes": list(self.notes),
+            "findings": [finding.document() for finding in self.findings],
+            "crashed": [],
+            "skipped": [],
+            "not_judged": list(self.not_judged),
+            "exit_code": self.exit_code,
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row a change."""
+        return [change.document() for change in self.changes]
+
+    def view(self) -> list[Block]:
+        """Return the page: what was written where, the changes, what was left behind."""
+        done = "would write" if self.dry_run else "wrote and read back"
+        blocks: list[Block] = [
+            Heading(f"{self.operation}: {done} {self.output['path']}", level=1),
+            Facts(
+                (("source", str(self.source["path"])), ("untouched", f"{self.untouched} tensors"))
+            ),
+            FindingList(self.findings),
+        ]
+        if self.changes:
+            columns = (
+                Column("tensor", "tensor", "name"),
+                Column("action", "action"),
+                Column("detail", "detail"),
+            )
+            rows = tuple(change.document() for change in self.changes)
+            blocks.append(Table(columns, rows, title="changes"))
+        blocks += [Paragraph(note) for note in self.notes]
+        if self.undo:
+            blocks.append(Paragraph(f"undo with: ckptools undo {self.undo}"))
+        return blocks
