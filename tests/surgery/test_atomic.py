@@ -1,0 +1,167 @@
+"""Whole or absent, whatever happens; the old file survives every failure."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ckptools.errors import NoSpace, VerificationFailed, WouldOverwrite, WriteError
+from ckptools.surgery.atomic import Target, leftovers, new_file
+
+
+def accept(path: Path) -> None:
+    assert path.exists()
+
+
+def put(target: Target, content: bytes, **options: Any) -> None:
+    with new_file(target, verify=options.pop("verify", accept), **options) as file:
+        file.write(content)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_appears_with_its_content_and_nothing_is_left(tmp_path: Path) -> None:
+    put(Target(tmp_path / "a"), b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert names(tmp_path) == ["a"]
+
+
+def test_an_existing_file_is_kept_without_force(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(WouldOverwrite, match="--force"):
+        put(Target(tmp_path / "a"), b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+    put(Target(tmp_path / "a", force=True), b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    with (
+        pytest.raises(WouldOverwrite, match="appeared"),
+        new_file(Target(tmp_path / "a"), verify=accept),
+    ):
+        (tmp_path / "a").write_bytes(b"rival")
+    assert (tmp_path / "a").read_bytes() == b"rival"
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt()])
+def test_an_exception_leaves_the_old_state(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with (
+        pytest.raises(type(error)),
+        new_file(Target(tmp_path / "a", force=True), verify=accept) as file,
+    ):
+        file.write(b"half")
+        raise error
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_failed_verification_leaves_the_old_state(tmp_path: Path) -> None:
+    def refuse(path: Path) -> None:
+        raise VerificationFailed("differs", where=str(path))
+
+    with pytest.raises(VerificationFailed):
+        put(Target(tmp_path / "a"), b"new", verify=refuse)
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_noticed_before_and_during(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NoSpace, match="free"):
+        put(Target(tmp_path / "a"), b"", size=1 << 60)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NoSpace, match="full"):
+        put(Target(tmp_path / "a"), b"new")
+    assert names(tmp_path) == []
+
+
+def test_a_missing_folder_is_a_clean_error(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="no such file"):
+        put(Target(tmp_path / "nowhere" / "a"), b"new")
+
+
+def test_permissions_follow_the_model_file(tmp_path: Path) -> None:
+    like = tmp_path / "like"
+    like.write_bytes(b"")
+    like.chmod(0o640)
+    put(Target(tmp_path / "a"), b"new", like=like)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    mask = os.umask(0o022)
+    put(Target(tmp_path / "b"), b"new")
+    os.umask(mask)
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_symlink_stays_and_its_target_changes(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "a")
+    put(Target(tmp_path / "link", force=True), b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP])
+def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(code, "no hard links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    put(Target(tmp_path / "a"), b"new")
+    assert names(tmp_path) == ["a"]
+    with pytest.raises(WouldOverwrite):
+        put(Target(tmp_path / "a"), b"newer")
+
+
+def test_a_killed_writer_leaves_the_target_and_a_part_that_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from ckptools.surgery.atomic import Target, new_file
+        with new_file(Target(Path({str(tmp_path / "a")!r}), force=True), verify=print) as file:
+            file.write(b"half"); file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [path.read_bytes() for path in leftovers(tmp_path)] == [b"half"]
+
+
+def test_racing_writers_one_wins(tmp_path: Path) -> None:
+    code = f"""
+        import sys
+        from pathlib import Path
+        from ckptools.errors import WouldOverwrite
+        from ckptools.surgery.atomic import Target, new_file
+        try:
+            with new_file(Target(Path({str(tmp_path / "a")!r})), verify=lambda path: None) as file:
+                file.write(sys.argv[1].encode() * 1000)
+        except WouldOverwrite:
+            sys.exit(7)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    running = [subprocess.Popen([*command, str(i)]) for i in range(6)]
+    codes = [process.wait() for process in running]
+    assert sorted(codes) == [0, 7, 7, 7, 7, 7]
+    winner = codes.index(0)
+    assert (tmp_path / "a").read_bytes() == str(winner).encode() * 1000
+    assert names(tmp_path) == ["a"]
