@@ -30,9 +30,13 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Labels with values, e.g. the head of a page."""
+    """Labels with values, e.g. the head of a page.
 
-    pairs: tuple[tuple[str, str], ...]
+    ``styles`` names a :class:`Column` style for the labels whose value is not text.
+    """
+
+    pairs: tuple[tuple[str, Any], ...]
+    styles: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

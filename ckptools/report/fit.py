@@ -1,0 +1,125 @@
+"""Fitting text into a width: display columns, shortened names, wrapped lines, narrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wcwidth import wcswidth, wcwidth
+
+#: how narrow a column may become, by what may happen to it; others keep their width
+_NARROWEST = {"cut": 16, "wrap": 24}
+#: how much of a shortened name is its head, tried in turn until names stay distinct
+_HEAD_SHARES = (0.3, 0.5, 0.7, 0.1, 0.9)
+
+
+def display_width(text: str) -> int:
+    """Return how many terminal columns ``text`` takes; CJK characters take two."""
+    if text.isascii():
+        return len(text)
+    return max(wcswidth(text), 0)
+
+
+def shorten(text: str, width: int, head_share: float = _HEAD_SHARES[0]) -> str:
+    """Return ``text`` in at most ``width`` columns, its middle replaced by ``…``.
+
+    The end of a tensor's name tells more than its beginning, so it gets the larger share.
+    """
+    if display_width(text) <= width:
+        return text
+    head = int((width - 1) * head_share)
+    return _take(text, head) + "…" + _take(text[::-1], width - 1 - head)[::-1]
+
+
+def _take(text: str, width: int) -> str:
+    """Return the longest beginning of ``text`` that fits ``width`` columns."""
+    used = 0
+    for index, char in enumerate(text):
+        used += max(wcwidth(char), 0)
+        if used > width:
+            return text[:index]
+    return text
+
+
+def shorten_all(names: Sequence[str], width: int) -> list[str]:
+    """Return the names in at most ``width`` columns, cut where most of them stay distinct."""
+    best: list[str] = []
+    for share in _HEAD_SHARES:
+        cut = [shorten(name, width, share) for name in names]
+        if len(set(cut)) == len(set(names)):
+            return cut
+        if len(set(cut)) > len(set(best)):
+            best = cut
+    return best
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Return ``text`` as lines of at most ``width`` columns, broken at blanks where possible."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        candidate = f"{line} {word}" if line else word
+        if display_width(candidate) <= width:
+            line = candidate
+            continue
+        if line:
+            lines.append(line)
+        while display_width(word) > width:
+            part = _take(word, width) or word[:1]
+            lines.append(part)
+            word = word[len(part) :]
+        line = word
+    lines.append(line)
+    return lines
+
+
+def narrow(
+    columns: Sequence[Sequence[str]], modes: Sequence[str], width: int, gap: int = 2
+) -> tuple[list[list[str]], int]:
+    """Fit a table's columns (heading first) into ``width``.
+
+    Parameters
+    ----------
+    columns: cells by column, each beginning with its heading.
+    modes: what may happen to each column: "cut" (names, shortened in the middle), "wrap" (prose,
+        broken into lines) or "keep".
+    gap: blanks between two columns.
+
+    Returns
+    -------
+    The columns that fit, and how many at the end were left out.
+    """
+    kept = [list(column) for column in columns]
+    while True:
+        widths = [max(map(display_width, column)) for column in kept]
+        excess = sum(widths) + gap * (len(kept) - 1) - width
+        slack = [
+            max(size - _NARROWEST.get(mode, size), 0)
+            for size, mode in zip(widths, modes, strict=False)
+        ]
+        if excess <= sum(slack) or len(kept) == 1:
+            break
+        kept.pop()
+    targets = _targets(widths, slack, max(excess, 0))
+    fitted = [
+        _fit(column, mode, target) if target < size else column
+        for column, mode, size, target in zip(kept, modes, widths, targets, strict=False)
+    ]
+    return fitted, len(columns) - len(kept)
+
+
+def _fit(column: list[str], mode: str, width: int) -> list[str]:
+    """Return one column's cells in at most ``width`` columns."""
+    if mode == "cut":
+        return shorten_all(column, width)
+    return ["\n".join(wrap(cell, width)) for cell in column]
+
+
+def _targets(widths: list[int], slack: list[int], excess: int) -> list[int]:
+    """Return the widths after taking ``excess`` columns away, the widest column first."""
+    targets = list(widths)
+    while excess > 0 and any(slack):
+        widest = max((index for index, room in enumerate(slack) if room), key=targets.__getitem__)
+        targets[widest] -= 1
+        slack[widest] -= 1
+        excess -= 1
+    return targets
