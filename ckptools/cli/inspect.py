@@ -1,0 +1,71 @@
+"""Open a checkpoint, measure it in one pass and say what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckptools.cli.options import output_options, rule_options, rule_settings
+from ckptools.cli.output import Output
+from ckptools.types.blocks import Result
+
+
+@click.command()
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("--list", "list_only", is_flag=True, help="Read headers only; measure nothing.")
+@click.option("--by", type=click.Choice(["tensor", "module"]), help="Rows by tensor or by module.")
+@click.option("--depth", type=click.IntRange(1), help="Group by the first N parts of the names.")
+@click.option("--grep", metavar="REGEX", help="Show only names that match.")
+@click.option("--sort", metavar="COLUMN", help="Sort by a column: names rise, numbers fall.")
+@click.option("--top", type=click.IntRange(0), help="Show so many rows; 0 shows all.")
+@click.option(
+    "--verify/--no-verify",
+    default=None,
+    help="Verify all checksums; by default below 1 GiB.",
+)
+@click.option("--spectrum", is_flag=True, help="Also compute singular-value measures.")
+@click.option(
+    "--save-measures",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keep the measurements; later commands take the file in place of the checkpoint.",
+)
+@rule_options
+@output_options
+def command(
+    output: Output,
+    checkpoint: Path | None,
+    by: str | None,
+    depth: int | None,
+    grep: str | None,
+    sort: str | None,
+    top: int | None,
+    select: tuple[tuple[str, ...], ...],
+    ignore: tuple[tuple[str, ...], ...],
+    **how: Any,
+) -> Result:
+    """Inspect CHECKPOINT: what is in it, and what is wrong with it.
+
+    Without CHECKPOINT, the only one of the current folder is taken.  Nothing in the file is
+    executed.
+
+    \b
+    Examples:
+      ckptools inspect checkpoint_epoch_12.pth
+      ckptools inspect model.safetensors --by tensor --sort abs_max --top 20
+      ckptools inspect last.ckpt --list --grep 'lora_A' --format csv
+    """  # noqa: D301  click's mark for a block that keeps its lines
+    from ckptools.workflows.find import resolve
+    from ckptools.workflows.inspect import Shown, inspect
+
+    path = resolve(checkpoint, output.say)
+    with output.progress("reading") as progress:
+        return inspect(
+            path,
+            shown=Shown(by or ("module" if depth else None), depth, grep, sort, top),
+            progress=progress,
+            **rule_settings(select, ignore),
+            **how,
+        )

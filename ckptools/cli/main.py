@@ -1,0 +1,176 @@
+"""The entry point: finds commands by their files, and turns every error into an exit code.
+
+A command is a module of this folder (or an entry point in the group ``ckptools.commands``) that
+defines ``command``, a click command returning an exit code; its help line is the first line of
+the module's docstring, read without importing the module.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from ckptools import __version__
+from ckptools.errors import CkptoolsError
+
+#: usage, unreadable input, crashed rule, nothing examined
+EXIT_UNUSABLE = 2
+#: what shells report for a program ended by Ctrl-C
+EXIT_INTERRUPTED = 130
+
+GROUP = "ckptools.commands"
+
+
+def _help_lines() -> dict[str, str]:
+    """Return the help line of each command of this folder, read from the source alone."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_bytes())
+        if any(isinstance(node, ast.FunctionDef) and node.name == "command" for node in tree.body):
+            summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+            found[path.stem.replace("_", "-")] = summary
+    return found
+
+
+class Commands(click.Group):
+    """The commands, each imported when it is called and not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return sorted({*_help_lines(), *entry_points(group=GROUP).names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module; None for an unknown name."""
+        help_line = _help_lines().get(cmd_name)
+        if help_line is None:
+            points = entry_points(group=GROUP, name=cmd_name)
+            return next((point.load() for point in points), None)
+        module = importlib.import_module(f"ckptools.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        command.short_help = help_line
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command to run; an unknown one is a usage error with the nearest name."""
+        name = args[0]
+        if not name.startswith("-") and not ctx.resilient_parsing:
+            known = self.list_commands(ctx)
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                advice = f"did you mean {near[0]}?" if near else f"commands: {', '.join(known)}"
+                raise click.UsageError(f"no command {name!r}; {advice}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any of them."""
+        lines = {**dict.fromkeys(self.list_commands(ctx), ""), **_help_lines()}
+        with formatter.section("Commands"):
+            formatter.write_dl(list(lines.items()))
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="ckptools")
+def commands() -> None:
+    """Forensics and surgery for training checkpoints.
+
+    Tells whether a checkpoint is sick, where, since when and how sure that is; operates on it
+    without losing a byte; proves by experiment whether that was the cause.
+
+    Exit codes: 0 no finding at or above --fail-on, 1 findings, 2 usage or unreadable input, 3
+    undecided.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; nothing but a bug of click escapes.
+
+    With ``--format json`` or ``jsonl``, what goes wrong is also a JSON object on stdout.
+    """
+    try:
+        code = commands.main(list(arguments), prog_name="ckptools", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except CkptoolsError as error:
+        return _refuse(arguments, type(error).__name__, error.message, error.where, error.next)
+    except click.ClickException as error:
+        return _misused(arguments, error)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("ckptools: interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else None
+        return _refuse(arguments, type(error).__name__, error.strerror or str(error), where, None)
+    except Exception as error:
+        if os.environ.get("CKPTOOLS_DEBUG"):
+            traceback.print_exc()
+        advice = "this is a bug of ckptools; CKPTOOLS_DEBUG=1 shows where it happened"
+        what = " ".join(str(error).split()) or "no message"
+        return _refuse(arguments, type(error).__name__, what, None, advice)
+
+
+def _misused(arguments: Sequence[str], error: click.ClickException) -> int:
+    """Report a command line that click cannot use: its help, or one line and the way to help."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "ckptools"
+    if isinstance(error, click.exceptions.UsageError) and not arguments:
+        click.echo(commands.get_help(click.Context(commands, info_name="ckptools")), err=True)
+        return EXIT_UNUSABLE
+    return _refuse(arguments, "UsageError", error.format_message(), None, f"{path} --help")
+
+
+def _refuse(
+    arguments: Sequence[str], error: str, message: str, where: str | None, next: str | None
+) -> int:
+    """Say in one line what went wrong, where and what to do; return the exit code."""
+    from ckptools.report.escape import escape
+
+    line = escape(str(CkptoolsError(message, where=where, next=next)))
+    click.echo(f"ckptools: {error}: {line}", err=True)
+    if _wants_json(arguments):
+        document = {
+            "schema": "ckptools.error/1",
+            "tool": {"version": __version__},
+            "error": error,
+            "message": message,
+            "where": where,
+            "next": next,
+            "exit_code": EXIT_UNUSABLE,
+        }
+        _print_json(document)
+    return EXIT_UNUSABLE
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Return whether the command line asks for JSON, even where it cannot be parsed."""
+    joined = " ".join(arguments).replace("--format=", "--format ")
+    return any(f"--format {medium}" in joined for medium in ("json", "jsonl"))
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    """Write one JSON object in one line to stdout."""
+    from ckptools.report.json import dumps
+
+    click.echo(dumps(document))
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a page must fit any terminal's charset
+    sys.exit(run(sys.argv[1:]))

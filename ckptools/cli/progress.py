@@ -1,0 +1,46 @@
+"""Progress on stderr: only on a terminal, and only for what takes longer than a second."""
+
+from __future__ import annotations
+
+import time
+
+from tqdm import tqdm
+
+#: seconds before a bar appears
+PATIENCE = 1.0
+
+
+class Progress:
+    """A callable ``progress(done_bytes, total_bytes)`` that draws a bar once a second has passed.
+
+    Use it as a context manager: the bar is wiped at the end, so that it never stands in a page.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._started = time.monotonic()
+        self._bar: tqdm[None] | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` bytes were read."""
+        if self._bar is None:
+            if time.monotonic() - self._started < PATIENCE or total <= 0:
+                return
+            self._bar = tqdm(
+                desc=self.label,
+                total=total,
+                unit="B",
+                unit_scale=True,
+                unit_divisor=1024,
+                leave=False,
+                dynamic_ncols=True,
+            )
+        self._bar.total = total
+        self._bar.update(max(done - self._bar.n, 0))
