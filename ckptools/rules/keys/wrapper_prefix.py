@@ -1,0 +1,43 @@
+"""KEY101: the keys carry the prefix of a training wrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.rules.advice import inspect
+from ckptools.rules.registry import found, rule
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+
+@rule("KEY101", "wrapper-prefix", severity="note", confidence="proof", needs=("checkpoint",))
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Every key of a weight set starts with the prefix of a training wrapper.
+
+    What it means
+        The state dict was taken from the wrapper (DistributedDataParallel, torch.compile, FSDP,
+        PEFT) and not from the model inside it.
+
+    Why it matters
+        ``load_state_dict`` of the bare model finds no key that it knows. With ``strict=False`` it
+        says nothing, loads nothing, and the model stays at its random start.
+
+    False alarms
+        None in the statement itself; it is a note, for files are often saved this way on purpose.
+
+    What to do
+        Load into the same wrapper, or take the prefix off when loading.
+
+    References
+        PyTorch: torch.nn.parallel.DistributedDataParallel, torch.compile (``_orig_mod``).
+    """
+    assert evidence.checkpoint is not None
+    for weights in evidence.checkpoint.weight_sets:
+        if weights.prefixes:
+            yield found(
+                weights.name,
+                f"the keys start with {', '.join(repr(prefix) for prefix in weights.prefixes)}; "
+                "the bare model does not know them by these names",
+                evidence={"prefixes": list(weights.prefixes), "tensors": len(weights.tensors)},
+                advice=inspect(evidence, "--list"),
+            )

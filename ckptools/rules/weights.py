@@ -1,0 +1,167 @@
+"""What rules share when they walk over the weights: measures, siblings, targets, gathering."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ckptools.types.checkpoint import Checkpoint, NamedTensor
+from ckptools.types.evidence import Evidence
+from ckptools.types.measurements import Statistics
+from ckptools.types.tensor import FLOATING
+
+#: Up to so many tensors are reported one by one; more are gathered by module, then by set.
+FEW = 8
+
+#: A tensor with its measures.
+Measured = tuple[NamedTensor, Statistics]
+
+
+def measured(evidence: Evidence) -> Iterator[Measured]:
+    """Iterate over the weights whose values were measured, in file order."""
+    if evidence.checkpoint is None or evidence.measurements is None:
+        return
+    for tensor in evidence.checkpoint.tensors():
+        statistics = evidence.measurements.tensors.get((tensor.set, tensor.name))
+        if statistics is not None:
+            yield tensor, statistics
+
+
+def parameters(evidence: Evidence) -> Iterator[Measured]:
+    """Iterate over the measured floating-point parameters; buffers are left out."""
+    for tensor, statistics in measured(evidence):
+        if tensor.kind == "parameter" and tensor.ref.dtype in FLOATING:
+            yield tensor, statistics
+
+
+def is_mask(tensor: NamedTensor, statistics: Statistics) -> bool:
+    """Return whether the values are those of an additive attention mask.
+
+    Such a buffer holds one value (mostly zero) where attention is allowed, and minus infinity or
+    the dtype's lowest number in a good part of the rest; bare weight files do not tell it from a
+    parameter.
+    """
+    if len(tensor.ref.shape) < 2 or statistics.nan or statistics.positive_inf:
+        return False
+    forbidden = statistics.negative_inf + statistics.near_overflow
+    allowed = statistics.zeros if statistics.near_overflow else statistics.finite
+    one_value = statistics.near_overflow > 0 or statistics.min == statistics.max
+    whole = forbidden + allowed == statistics.numel
+    return whole and one_value and (statistics.max or 0.0) <= 0.0 and forbidden * 10 >= allowed
+
+
+def shares_bytes(first: NamedTensor, second: NamedTensor) -> bool:
+    """Return whether two tensors begin at the same place of the same storage."""
+    one, other = first.ref.storage, second.ref.storage
+    if one is None or other is None or first.ref.offset != second.ref.offset:
+        return False
+    return one is other or (one.source is other.source and one.start == other.start)
+
+
+def suffix(tensor: NamedTensor) -> str:
+    """Return the name inside the block, which siblings share."""
+    start = f"{tensor.stack}.{tensor.block}." if tensor.stack else f"{tensor.block}."
+    return tensor.name.removeprefix(start)
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """The tensors of one suffix over the blocks of one stack, by block."""
+
+    set: str
+    stack: str
+    suffix: str
+    members: dict[int, NamedTensor]
+
+
+def siblings(checkpoint: Checkpoint, *, at_least: int = 2) -> list[Siblings]:
+    """Return the tensors of every stack by suffix, where at least so many blocks have them."""
+    found: dict[tuple[str, str, str], dict[int, NamedTensor]] = {}
+    for tensor in checkpoint.tensors():
+        if tensor.stack is not None and tensor.block is not None:
+            key = (tensor.set, tensor.stack, suffix(tensor))
+            found.setdefault(key, {})[tensor.block] = tensor
+    return [Siblings(*key, members) for key, members in found.items() if len(members) >= at_least]
+
+
+class Targets:
+    """How tensors are called in findings: by name, or ``set:name`` where several sets have it."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._count = Counter(tensor.name for tensor in checkpoint.tensors())
+        self._several = len(checkpoint.weight_sets) > 1
+        self._modules = Counter(
+            module for _, module in {(t.set, t.module) for t in checkpoint.tensors()}
+        )
+
+    def tensor(self, tensor: NamedTensor) -> str:
+        """Return what to call ``tensor``."""
+        shared = self._count[tensor.name] > 1
+        return f"{tensor.set}:{tensor.name}" if shared else tensor.name
+
+    def module(self, tensor: NamedTensor) -> str:
+        """Return what to call the module that ``tensor`` lies in."""
+        module = tensor.module or tensor.name
+        return f"{tensor.set}:{module}" if self._modules[tensor.module] > 1 else module
+
+    def within(self, tensor: NamedTensor, place: str) -> str:
+        """Return what to call ``place``, a stack or block of the set of ``tensor``."""
+        return f"{tensor.set}:{place}" if self._several else place
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Tensors of which one finding speaks.
+
+    Attributes
+    ----------
+    target: what the finding calls them: a tensor, a module, or a weight set.
+    pattern: the name that selects them on the command line; None for a whole weight set.
+    hits: the tensors with their measures.
+    """
+
+    target: str
+    pattern: str | None
+    hits: tuple[Measured, ...]
+
+    @property
+    def alone(self) -> bool:
+        """Whether the finding is about one tensor."""
+        return len(self.hits) == 1
+
+    def names(self) -> list[str]:
+        """Return the names of the tensors."""
+        return [tensor.name for tensor, _ in self.hits]
+
+
+def gathered(checkpoint: Checkpoint, hits: Sequence[Measured], few: int = FEW) -> list[Gathered]:
+    """Return ``hits`` one by one when they are few, else by module, else by weight set.
+
+    A page of forty equal warnings is not read; their number and the first names are.
+    """
+    targets = Targets(checkpoint)
+    if len(hits) <= few:
+        return [Gathered(targets.tensor(hit[0]), hit[0].name, (hit,)) for hit in hits]
+    modules = _grouped((targets.module(hit[0]), hit[0].module, hit) for hit in hits)
+    if len(modules) <= few:
+        return modules
+    return _grouped((hit[0].set, None, hit) for hit in hits)
+
+
+def _grouped(triples: Iterable[tuple[str, str | None, Measured]]) -> list[Gathered]:
+    groups: dict[tuple[str, str | None], list[Measured]] = {}
+    for target, pattern, hit in triples:
+        groups.setdefault((target, pattern), []).append(hit)
+    return [Gathered(*key, tuple(hits)) for key, hits in groups.items()]
+
+
+def listed(names: Sequence[str], few: int = 3) -> str:
+    """Return the first names and how many more there are."""
+    more = f" and {len(names) - few} more" if len(names) > few else ""
+    return ", ".join(names[:few]) + more
+
+
+def count(number: int, word: str, plural: str | None = None) -> str:
+    """Return "1 tensor" or "2 tensors"."""
+    return f"{number:,} {word if number == 1 else plural or word + 's'}"
