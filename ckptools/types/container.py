@@ -44,11 +44,18 @@ class GlobalUse:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry of an archive, in file order: what surgery copies and what a CRC covers."""
+    """One entry of an archive, in file order: what surgery copies and what a CRC covers.
+
+    Attributes
+    ----------
+    header_start: offset of the entry's own header in the source.
+    directory_start: offset of its entry in the archive's directory, where there is one.
+    """
 
     name: str
     header_start: int
     storage: Storage
+    directory_start: int | None = None
 
 
 @dataclass(frozen=True)
