@@ -15,6 +15,7 @@ from typing import Any
 from ckptools.errors import CorruptFile
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.json_text import MAX_BYTES, parse
+from ckptools.formats.registry import formats
 from ckptools.types.container import Container
 from ckptools.types.source import Source
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
@@ -52,49 +53,55 @@ MAX_DIMENSIONS = 64
 METADATA = "__metadata__"
 
 
-def sniff(source: Source) -> bool:
-    """Return whether the file starts like safetensors: a length, then a JSON object.
+class Safetensors:
+    """The reader of safetensors files."""
 
-    A header longer than the file still counts when it opens like one, for that is what a
-    truncated file looks like.
-    """
-    if source.size < 10:
-        return False
-    head = source.read_at(0, min(source.size, 64))
-    length = int.from_bytes(head[:8], "little")
-    first = head[8:].lstrip(b" \t\r\n")[:2]
-    if length <= source.size - 8:
-        return length >= 2 and first[:1] in (b"{", b"[")
-    return first in (b'{"', b"{}") and length < 1 << 40
+    order = 20
+
+    def sniff(self, source: Source) -> bool:
+        """Return whether the file starts with a length and a JSON object.
+
+        A header longer than the file still counts when it opens like one, for that is what a
+        truncated file looks like.
+        """
+        if source.size < 10:
+            return False
+        head = source.read_at(0, min(source.size, 64))
+        length = int.from_bytes(head[:8], "little")
+        first = head[8:].lstrip(b" \t\r\n")[:2]
+        if length <= source.size - 8:
+            return length >= 2 and first[:1] in (b"{", b"[")
+        return first in (b'{"', b"{}") and length < 1 << 40
+
+    def open(self, path: str, source: Source) -> Container:
+        """Return the tensors, with everything that is wrong with the header.
+
+        Raises
+        ------
+        CorruptFile: the header cannot be read at all.
+        """
+        faults = FaultList()
+        start, header = _header(source)
+        metadata, declared = _split(header, faults)
+        tensors = [
+            entry
+            for name, value in declared
+            if (entry := _entry(name, value, start, source, faults)) is not None
+        ]
+        _check_coverage(tensors, source.size - start, faults)
+        return Container(
+            path=path,
+            format="safetensors",
+            size_bytes=source.size,
+            root=Pairs([(entry.name, entry.tensor) for entry in tensors]),
+            source=source,
+            faults=faults.faults(),
+            metadata={"header_bytes": start, "metadata": metadata},
+            not_judged=_not_judged(declared, tensors),
+        )
 
 
-def read(source: Source, path: str) -> Container:
-    """Return the tensors of a safetensors file, with everything that is wrong with the header.
-
-    Raises
-    ------
-    CorruptFile
-        The header cannot be read at all.
-    """
-    faults = FaultList()
-    start, header = _header(source)
-    metadata, declared = _split(header, faults)
-    tensors = [
-        entry
-        for name, value in declared
-        if (entry := _entry(name, value, start, source, faults)) is not None
-    ]
-    _check_coverage(tensors, source.size - start, faults)
-    return Container(
-        path=path,
-        format="safetensors",
-        size_bytes=source.size,
-        root=Pairs([(entry.name, entry.tensor) for entry in tensors]),
-        source=source,
-        faults=faults.faults(),
-        metadata={"header_bytes": start, "metadata": metadata},
-        not_judged=_not_judged(tensors),
-    )
+formats.add("safetensors", Safetensors())
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +288,15 @@ def _check_coverage(tensors: list[_Entry], length: int, faults: FaultList) -> No
         )
 
 
-def _not_judged(tensors: list[_Entry]) -> tuple[str, ...]:
-    """Return the tensors whose bytes are not all there."""
-    return tuple(
-        f"{entry.name}: its bytes lie past the end of the file"
+def _not_judged(declared: list[tuple[str, Any]], tensors: list[_Entry]) -> tuple[str, ...]:
+    """Return the tensors that cannot be read, or not as a whole."""
+    listed = {entry.name for entry in tensors}
+    malformed = (
+        f"{name}: its entry contradicts itself" for name, _ in declared if name not in listed
+    )
+    cut = (
+        f"{entry.name}: bytes are missing at the end of the file"
         for entry in tensors
         if entry.tensor.storage is not None and not entry.tensor.storage.whole
     )
+    return (*malformed, *cut)
