@@ -1,0 +1,114 @@
+"""Large checkpoints for measurements, written without torch in bounded memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ckptools.surgery.encode import encode
+from ckptools.surgery.zip_writer import TorchZipWriter
+from ckptools.types.tree import Global, Instance, Pairs, Persistent
+
+CLASSES = {"float32": "FloatStorage", "bfloat16": "BFloat16Storage"}
+ITEMSIZE = {"float32": 4, "bfloat16": 2}
+BLOCK = 1 << 22
+
+
+class Builder:
+    """Tensors to come, and the tree that refers to them."""
+
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.sizes: list[tuple[int, float, bool]] = []
+
+    def tensor(self, shape: tuple[int, ...], scale: float, *, squared: bool = False) -> Instance:
+        """Return the node of a normal tensor of deviation ``scale``, or of its squares."""
+        key, numel = str(len(self.sizes)), prod(shape)
+        self.sizes.append((numel, scale, squared))
+        strides = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        kind = Global("torch", CLASSES[self.dtype])
+        storage = Persistent(("storage", kind, key, "cpu", numel))
+        hooks = Instance(Global("collections", "OrderedDict"), ())
+        arguments = (storage, 0, shape, strides, False, hooks)
+        return Instance(Global("torch._utils", "_rebuild_tensor_v2"), arguments)
+
+    def write(self, path: Path, root: Any) -> None:
+        """Write the file."""
+        noise = np.random.default_rng(0).standard_normal(BLOCK, dtype=np.float32)
+        with path.open("wb") as file:
+            writer = TorchZipWriter(file, path.stem)
+            pickle = encode(root)
+            writer.add("data.pkl", [pickle], len(pickle))
+            writer.add("byteorder", [sys.byteorder.encode()], len(sys.byteorder))
+            for key, (numel, scale, squared) in enumerate(self.sizes):
+                size = numel * ITEMSIZE[self.dtype]
+                writer.add(f"data/{key}", self._payload(noise, numel, scale, squared), size)
+            writer.add("version", [b"3\n"], 2)
+            writer.finish()
+
+    def _payload(
+        self, noise: np.ndarray, numel: int, scale: float, squared: bool
+    ) -> Iterator[bytes]:
+        scaled = noise * np.float32(scale)
+        values = (np.square(scaled) if squared else scaled).astype(
+            np.float32 if self.dtype == "float32" else ml_dtypes.bfloat16
+        )
+        for start in range(0, numel, BLOCK):
+            yield values[: min(BLOCK, numel - start)].tobytes()
+
+
+def bare(path: Path, *, tensors: int, shape: tuple[int, int], dtype: str = "float32") -> None:
+    """Write a state dict of equal matrices in blocks of ten."""
+    builder = Builder(dtype)
+    names = (f"layers.{i // 10}.part{i % 10}.weight" for i in range(tensors))
+    builder.write(path, Pairs([(name, builder.tensor(shape, 0.02)) for name in names]))
+
+
+def training(path: Path, *, blocks: int, width: int, dtype: str = "float32") -> None:
+    """Write a transformer's weights with the state of Adam: 12 width² parameters a block."""
+    builder = Builder(dtype)
+    shapes = {
+        "attn.in_proj_weight": (3 * width, width),
+        "attn.out_proj.weight": (width, width),
+        "linear1.weight": (4 * width, width),
+        "linear2.weight": (width, 4 * width),
+        "norm1.weight": (width,),
+    }
+    names = [(f"layers.{b}.{name}", shape) for b in range(blocks) for name, shape in shapes.items()]
+    weights = Pairs([(name, builder.tensor(shape, 0.02)) for name, shape in names])
+    state = Pairs(
+        [
+            (
+                index,
+                Pairs(
+                    [
+                        ("step", 1000),
+                        ("exp_avg", builder.tensor(shape, 1e-4)),
+                        ("exp_avg_sq", builder.tensor(shape, 1e-4, squared=True)),
+                    ]
+                ),
+            )
+            for index, (_, shape) in enumerate(names)
+        ]
+    )
+    group = Pairs(
+        [
+            ("lr", 1e-4),
+            ("betas", (0.9, 0.999)),
+            ("eps", 1e-8),
+            ("weight_decay", 0.01),
+            ("amsgrad", False),
+            ("params", list(range(len(names)))),
+        ]
+    )
+    optimizer = Pairs([("state", state), ("param_groups", [group])])
+    builder.write(
+        path,
+        Pairs([("epoch", 3), ("model_state_dict", weights), ("optimizer_state_dict", optimizer)]),
+    )
