@@ -14,13 +14,16 @@ class Format(Protocol):
 
     Attributes
     ----------
-    order: readers with a lower number are asked first; stricter signatures come earlier.
+    order: of two readers that are equally sure, the one with the lower number reads the file.
     """
 
     order: int
 
-    def sniff(self, source: Source) -> bool:
-        """Return whether the content (never the name) looks like this format."""
+    def sniff(self, source: Source) -> int:
+        """Return how sure it is that the content (never the name) is of this format.
+
+        0 is no, 1 (or True) yes, 2 a signature that settles it.
+        """
 
     def open(self, path: str, source: Source) -> Container:
         """Read headers and structure; payloads stay where they are."""
