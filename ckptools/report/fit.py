@@ -40,16 +40,31 @@ def _take(text: str, width: int) -> str:
     return text
 
 
+def abbreviate(name: str, width: int) -> str:
+    """Return a dotted name with its words cut to their initials, from the left, until it fits.
+
+    ``model.transformer.decoder.layers.11.norm1.weight`` becomes ``m.t.d.layers.11.norm1.weight``:
+    numbers and the last word stay.  What is still too long loses its middle.
+    """
+    words = name.split(".")
+    excess = display_width(name) - width
+    for index, word in enumerate(words[:-1]):
+        if excess <= 0:
+            break
+        if not word.isdecimal() and len(word) > 1:
+            words[index] = word[0]
+            excess -= display_width(word) - display_width(word[0])
+    return shorten(".".join(words), width)
+
+
 def shorten_all(names: Sequence[str], width: int) -> list[str]:
-    """Return the names in at most ``width`` columns, cut where most of them stay distinct."""
-    best: list[str] = []
+    """Return the names in at most ``width`` columns, cut in the way that keeps most distinct."""
+    ways = [[abbreviate(name, width) for name in names]]
     for share in _HEAD_SHARES:
-        cut = [shorten(name, width, share) for name in names]
-        if len(set(cut)) == len(set(names)):
-            return cut
-        if len(set(cut)) > len(set(best)):
-            best = cut
-    return best
+        if len(set(ways[-1])) == len(set(names)):
+            return ways[-1]
+        ways.append([shorten(name, width, share) for name in names])
+    return max(ways, key=lambda cut: len(set(cut)))
 
 
 def wrap(text: str, width: int) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from ckptools import __version__
 from ckptools.report.escape import escape_json
 from ckptools.report.registry import media
 from ckptools.types.blocks import Result
@@ -48,5 +49,7 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 
 @media.register("json")
 def render(result: Result, *, color: bool = False, width: int = 100) -> str:
-    """Return the whole document, indented."""
-    return dumps(result.document(), indent=1) + "\n"
+    """Return the whole document, indented, with the version that wrote it."""
+    document = result.document()
+    head = {"schema": document.get("schema"), "tool": {"version": __version__}}
+    return dumps(head | document, indent=1) + "\n"

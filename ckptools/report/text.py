@@ -62,7 +62,7 @@ def render(result: Result, *, color: bool = False, width: int = 100) -> str:
         part = "\n".join(_WRITERS[type(block)](block, page))
         heads = isinstance(block, Heading) and block.level > 1
         text += part + ("\n" if heads else "\n\n") if part else ""
-    return text.rstrip("\n") + "\n"
+    return text.rstrip("\n") + "\n" if text else ""
 
 
 def _heading(block: Heading, page: Page) -> Iterator[str]:
@@ -101,7 +101,7 @@ def _table(block: Table, page: Page) -> Iterator[str]:
     if block.title:
         yield page.paint(escape(block.title), "heading")
     columns = [
-        [column.title, *(cell(row.get(column.key), column.style) for row in block.rows)]
+        [escape(column.title), *(cell(row.get(column.key), column.style) for row in block.rows)]
         for column in block.columns
     ]
     modes = [{"name": "cut", "text": "wrap"}.get(column.style, "keep") for column in block.columns]
@@ -121,7 +121,7 @@ def _table(block: Table, page: Page) -> Iterator[str]:
     if block.hidden:
         yield page.paint(f"… {block.hidden:,} more", "faint")
     if dropped:
-        names = ", ".join(column.title for column in block.columns[-dropped:])
+        names = ", ".join(escape(column.title) for column in block.columns[-dropped:])
         yield page.paint(f"no room for: {names}", "faint")
 
 
