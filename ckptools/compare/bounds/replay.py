@@ -1,0 +1,163 @@
+"""R: the direct successor, replayed from A's weights and B's moments.
+
+One step of Adam is w_B = w_A(1 − lr λ) − lr·û with û = (m_B/(1−β1^t))/(√v_B/√(1−β2^t) + ε) (the
+factor 1 − lr λ only for decoupled decay; v_B's running maximum for AMSGrad), so w_A − w_B = lr·x
+with x = û + λ w_A and one learning rate for all elements of a group.  The rate is the one used in
+that step, which files often do not hold (a scheduler steps before or after saving), so it is
+solved by least squares, lr̂ = Σxy/Σx² with y = w_A − w_B.
+
+Slack per element, s: rounding of the weight (u_w, or 2.5 u_w with decoupled decay, of the larger
+weight; one more u_w for lr λ in the product) plus 8u of the update plus what underflow swallows in
+m, 2η/(√v̂ + ε).  If the history is true, |lr̂ − lr| ≤ Σ|x|s/Σx² = d, so every element satisfies
+
+    |y − lr̂ x| ≤ s + d|x|,
+
+and one that does not proves that no single learning rate explains the tensor.  Elements whose v is
+subnormal are left out: hardware that flushes it divides by ε alone.
+
+Premises: n = 1, β and ε and λ of that step, the weights' and states' dtypes, raw weights.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptools.compare.bounds.coefficients import CAPTURABLE_SLACK
+from ckptools.compare.bounds.premises import ROUNDOFF, UNDERFLOW, WEIGHTS, AdamPremises
+from ckptools.compare.bounds.result import BoundResult, Floats, Values, float64, from_ratios
+
+#: The learning rate is solved, so it need not be known.
+NEEDS = WEIGHTS - {"learning-rate", "learning-rate-assumed"}
+#: Above this the learning rate is not determined by the tensors, and nothing is proved.
+_LOOSEST_RATE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRate:
+    """The one learning rate that explains a step best, from sums over any number of chunks.
+
+    Attributes
+    ----------
+    products, squares: Σxy and Σx².
+    slack: Σ|x|s.
+    remainder: Σy², for :attr:`residual`.
+    elements: how many entered.
+    """
+
+    products: float = 0.0
+    squares: float = 0.0
+    slack: float = 0.0
+    remainder: float = 0.0
+    elements: int = 0
+
+    def __add__(self, other: LearningRate) -> LearningRate:
+        """Return the sums over both parts."""
+        return LearningRate(
+            self.products + other.products,
+            self.squares + other.squares,
+            self.slack + other.slack,
+            self.remainder + other.remainder,
+            self.elements + other.elements,
+        )
+
+    @property
+    def value(self) -> float:
+        """The least-squares learning rate; NaN where nothing moved or should have."""
+        return self.products / self.squares if self.squares > 0 else math.nan
+
+    @property
+    def uncertainty(self) -> float:
+        """How far a true learning rate can lie from :attr:`value`."""
+        return self.slack / self.squares if self.squares > 0 else math.inf
+
+    @property
+    def residual(self) -> float:
+        """√(Σ(y − lr̂x)²/Σy²): 0 for a direct successor, near 1 for strangers; NaN unmoved."""
+        if self.remainder <= 0 or self.squares <= 0:
+            return math.nan
+        left = self.remainder - self.products**2 / self.squares
+        return math.sqrt(max(left, 0.0) / self.remainder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """x, y and s of one chunk, and where they count."""
+
+    x: Floats
+    y: Floats
+    slack: Floats
+    judged: NDArray[np.bool_]
+
+
+def learning_rate(
+    w_a: Values, w_b: Values, m_b: Values, v_b: Values, premises: AdamPremises
+) -> LearningRate:
+    """Return the sums of one chunk; add them up over all that share a learning rate."""
+    step = _step(w_a, w_b, m_b, v_b, premises)
+    x, y = (np.where(step.judged, values, 0.0) for values in (step.x, step.y))
+    slack = np.where(step.judged, step.slack, 0.0)
+    return LearningRate(
+        float(x @ y),
+        float(x @ x),
+        float(np.abs(x) @ slack),
+        float(y @ y),
+        int(np.count_nonzero(step.judged)),
+    )
+
+
+def replay(
+    w_a: Values,
+    w_b: Values,
+    m_b: Values,
+    v_b: Values,
+    premises: AdamPremises,
+    rate: LearningRate,
+) -> BoundResult:
+    """Return the replay's residual over its slack, with ``rate`` solved over all chunks.
+
+    For AMSGrad, ``v_b`` is the running maximum.
+    """
+    failed = premises.failing(NEEDS)
+    determined = rate.value > 0 and rate.uncertainty <= _LOOSEST_RATE * rate.value
+    if premises.steps != 1 or not determined:
+        return BoundResult("replay", failed=(*failed, "learning-rate"))
+    step = _step(w_a, w_b, m_b, v_b, premises)
+    limit = step.slack + rate.uncertainty * np.abs(step.x)
+    with np.errstate(all="ignore"):
+        ratio = np.abs(step.y - rate.value * step.x) / limit
+    return from_ratios("replay", ratio, step.judged & ~np.isnan(ratio), failed)
+
+
+def _step(w_a: Values, w_b: Values, m_b: Values, v_b: Values, premises: AdamPremises) -> _Step:
+    """Return the step's equation y = lr·x with its slack.
+
+    The update is at most |y| plus lr λ|w_A|, and lr λ ≤ 0.1 adds less than u_w|w_A|.
+    """
+    older, newer, first, second = (float64(values) for values in (w_a, w_b, m_b, v_b))
+    t, u, eta = premises.step, premises.roundoff, premises.underflow
+    corrected = premises.bias_correction
+    scale1 = 1 - premises.beta1**t if corrected else 1.0
+    scale2 = math.sqrt(1 - premises.beta2**t) if corrected else 1.0
+    with np.errstate(all="ignore"):
+        root = np.sqrt(second) / scale2 + premises.eps
+        x = first / scale1 / root + premises.decay * older
+        y = older - newer
+        size = np.maximum(np.abs(older), np.abs(newer))
+        relative = 8 * u + (CAPTURABLE_SLACK if premises.capturable else 0.0)
+        slack = _weight_rounding(premises) * size + relative * np.abs(y)
+        slack += eta * (1 + 2 / (scale1 * root))
+        if premises.master:
+            stored = premises.weight_dtype
+            slack += ROUNDOFF[stored] * (np.abs(older) + np.abs(newer)) + 2 * UNDERFLOW[stored]
+    judged = np.isfinite(x) & np.isfinite(y) & ((second == 0) | (second >= 2.0**-126))
+    return _Step(x, y, slack, judged)
+
+
+def _weight_rounding(premises: AdamPremises) -> float:
+    """Return the relative rounding of the weight in one step."""
+    dtype = "float32" if premises.master else premises.weight_dtype
+    return (3.5 if premises.decay else 1.0) * ROUNDOFF.get(dtype, math.nan)
