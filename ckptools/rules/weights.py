@@ -138,13 +138,15 @@ class Gathered:
 def gathered(checkpoint: Checkpoint, hits: Sequence[Measured], few: int = FEW) -> list[Gathered]:
     """Return ``hits`` one by one when they are few, else by module, else by weight set.
 
+    When most tensors of the file are hit, its modules say no more than the set does.
     A page of forty equal warnings is not read; their number and the first names are.
     """
     targets = Targets(checkpoint)
     if len(hits) <= few:
         return [Gathered(targets.tensor(hit[0]), hit[0].name, (hit,)) for hit in hits]
     modules = _grouped((targets.module(hit[0]), hit[0].module, hit) for hit in hits)
-    if len(modules) <= few:
+    nearly_all = 2 * len(hits) > sum(len(weights.tensors) for weights in checkpoint.weight_sets)
+    if len(modules) <= few and not nearly_all:
         return modules
     return _grouped((hit[0].set, None, hit) for hit in hits)
 

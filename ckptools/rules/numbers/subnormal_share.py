@@ -21,7 +21,7 @@ from ckptools.types.measurements import Statistics
     limit=0.05,
 )
 def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
-    """A good part of a tensor is subnormal: almost, but not quite, zero.
+    """A good part of a matrix is subnormal: almost, but not quite, zero.
 
     What it means
         More than the limit of the values that are not zero lie below the smallest normal number
@@ -33,7 +33,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         their exponents were damaged. Arithmetic on them is slow on many processors.
 
     False alarms
-        Not yet measured; hint, and a note only.
+        Not yet measured; hint, and a note only. Vectors stay silent: the bias of an attention's
+        keys gets no gradient but rounding errors.
 
     What to do
         Look at the quantiles; compare with an earlier checkpoint.
@@ -42,7 +43,11 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         IEEE 754-2019, section 2.1.51 (subnormal numbers).
     """
     assert evidence.checkpoint is not None
-    hits = [hit for hit in parameters(evidence) if share(hit[1]) > limit]
+    hits = [
+        hit
+        for hit in parameters(evidence)
+        if len(hit[0].ref.shape) > 1 and share(hit[1]) > limit
+    ]
     for group in gathered(evidence.checkpoint, hits, few=4):
         number = sum(statistics.subnormal for _, statistics in group.hits)
         most = max(share(statistics) for _, statistics in group.hits)

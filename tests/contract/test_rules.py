@@ -1,0 +1,110 @@
+"""What every rule must fulfil, run over the registry.
+
+A rule in ``ckptools/rules/<family>/<rule>.py`` has its cases in
+``tests/rules/<family>/test_<rule>.py``: the dicts ``FIRES_ON`` and ``SILENT_ON`` of functions
+without parameters that give evidence.  Beside those it stays silent on every healthy builder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+
+import pytest
+
+from ckptools.rules import judge, rules
+from ckptools.rules.registry import Rule
+from ckptools.types.evidence import Evidence
+from tests.builders.healthy import HEALTHY
+
+RULES = {rule.code: rule for rule in rules}
+#: every command of the command line, now and planned
+COMMANDS = {
+    "inspect", "diff", "timeline", "log", "fit", "reset", "undo", "convert", "rerun", "diagnose",
+    "watch", "seal", "explain", "demo", "repair", "transplant", "drop", "strip", "rescale",
+    "rename", "cast", "reset-optimizer", "assign", "blend",
+}  # fmt: skip
+
+
+@cache
+def healthy(name: str) -> Evidence:
+    return HEALTHY[name]()
+
+
+def cases(rule: Rule) -> ModuleType:
+    """Return the module with the rule's cases."""
+    _, _, family, name = rule.check.__module__.split(".")
+    return importlib.import_module(f"tests.rules.{family}.test_{name}")
+
+
+def each_case(kind: str) -> list[object]:
+    return [
+        pytest.param(rule, build, id=f"{rule.code}-{name}")
+        for rule in RULES.values()
+        for name, build in getattr(cases(rule), kind).items()
+    ]
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.code)
+def test_has_cases_of_both_kinds(rule: Rule) -> None:
+    assert cases(rule).FIRES_ON
+    assert cases(rule).SILENT_ON
+
+
+@pytest.mark.parametrize(("rule", "build"), each_case("FIRES_ON"))
+def test_fires_on_its_disease(rule: Rule, build: Callable[[], Evidence]) -> None:
+    judgement = judge(build(), select=[rule.code])
+    assert not judgement.crashed
+    assert not judgement.skipped
+    assert {finding.code for finding in judgement.findings} == {rule.code}
+    for finding in judgement.findings:
+        assert finding.target
+        assert "\n" not in finding.message
+        assert finding.advice is not None
+        assert shlex.split(finding.advice)[0] == "ckptools"
+        assert shlex.split(finding.advice)[1] in COMMANDS
+        assert not (finding.confidence == "hint" and finding.severity == "error")
+
+
+@pytest.mark.parametrize(("rule", "build"), each_case("SILENT_ON"))
+def test_silent_on_its_near_misses(rule: Rule, build: Callable[[], Evidence]) -> None:
+    judgement = judge(build(), select=[rule.code])
+    assert not judgement.crashed
+    assert judgement.findings == ()
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.code)
+def test_silent_on_health(rule: Rule, name: str) -> None:
+    judgement = judge(healthy(name), select=[rule.code])
+    assert not judgement.crashed
+    assert judgement.findings == ()
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.code)
+def test_never_crashes_on_nothing(rule: Rule) -> None:
+    judgement = judge(Evidence(), select=[rule.code])
+    assert not judgement.crashed
+    assert judgement.findings == ()
+
+
+def test_each_family_lies_in_one_folder() -> None:
+    folders: dict[str, set[str]] = {}
+    for rule in RULES.values():
+        folders.setdefault(rule.family, set()).add(rule.check.__module__.rpartition(".")[0])
+    assert all(len(places) == 1 for places in folders.values()), folders
+
+
+def test_one_rule_a_file() -> None:
+    modules = [rule.check.__module__ for rule in RULES.values()]
+    assert len(set(modules)) == len(modules)
+
+
+def test_a_hint_says_that_it_was_not_measured_or_gives_the_rate() -> None:
+    for rule in RULES.values():
+        text = rule.explanation.sections["False alarms"]
+        if rule.confidence == "hint":
+            assert "Not yet measured; hint" in text or "%" in text, rule.code
