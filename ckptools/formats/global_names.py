@@ -89,6 +89,8 @@ torch: logsumexp sum mean max min amax amin add mul sub div matmul clamp relu_ l
 torch.cuda: FloatStorage DoubleStorage HalfStorage BFloat16Storage LongStorage IntStorage
 torch.cuda: ShortStorage CharStorage ByteStorage BoolStorage
 torch.storage: UntypedStorage TypedStorage _LegacyStorage
+torch.nested._internal.nested_tensor: _rebuild_njt NestedTensor
+torch._dynamo.decorators: _DimRange
 torch._utils: _rebuild_tensor _rebuild_tensor_v2 _rebuild_tensor_v3 _rebuild_parameter
 torch._utils: _rebuild_parameter_with_state _rebuild_sparse_tensor _rebuild_sparse_csr_tensor
 torch._utils: _rebuild_nested_tensor _rebuild_qtensor _rebuild_meta_tensor_no_storage

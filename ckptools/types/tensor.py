@@ -40,6 +40,10 @@ ITEMSIZE: dict[str, int] = {
     "quint4x2": 1,
     "quint2x4": 1,
     "bits8": 1,
+    "bits1x8": 1,
+    "bits2x4": 1,
+    "bits4x2": 1,
+    "bits16": 2,
 }
 
 FLOATING = frozenset(name for name in ITEMSIZE if name.startswith(("float", "bfloat")))
@@ -107,8 +111,8 @@ class TensorRef:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element."""
-        return ITEMSIZE[self.dtype]
+        """Bytes of one element; 0 for a type that is not known (``unreadable`` says so)."""
+        return ITEMSIZE.get(self.dtype, 0)
 
     @property
     def nbytes(self) -> int:

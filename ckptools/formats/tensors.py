@@ -1,0 +1,431 @@
+"""Tensors, arrays and plain values recognised among the calls that a pickle asks for.
+
+A call is recognised by the exact name of what would be called, and believed only as far as its
+arguments hold: every offset, size and stride is checked against the storage with Python integers.
+A call that contradicts itself leaves a fault and stays inert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+from ckptools.formats.fault_list import FaultList
+from ckptools.formats.pickle_machine import PickleResult
+from ckptools.formats.plain_values import PLAIN, Unfit, is_size, row_major, sizes
+from ckptools.formats.storage_references import StorageReference, parse_persistent_id
+from ckptools.formats.tree_paths import locate
+from ckptools.types.container import Fault
+from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
+from ckptools.types.tree import Global, Instance, Persistent, entries
+
+#: Other spellings of dtypes.
+_DTYPE_ALIASES = {
+    "float": "float32",
+    "double": "float64",
+    "half": "float16",
+    "short": "int16",
+    "int": "int32",
+    "long": "int64",
+    "chalf": "complex32",
+    "cfloat": "complex64",
+    "cdouble": "complex128",
+}
+#: Elements that share one byte.
+_PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
+#: Types whose elements are no numbers of numpy or ml_dtypes.
+_PACKED = frozenset({"float4_e2m1fn_x2", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"})
+#: A view that repeats elements may be this much larger than its storage, in bytes.
+_LARGEST_EXPANSION = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What :func:`recognise` adds to the tree's ``value`` fields.
+
+    Attributes
+    ----------
+    faults: calls that contradict themselves, all of scope "object".
+    used_keys: keys of all storages that the pickle refers to, also from unrecognised objects.
+    """
+
+    faults: tuple[Fault, ...]
+    used_keys: frozenset[str]
+
+
+def recognise(
+    result: PickleResult,
+    storages: Mapping[str, Storage],
+    refused: Mapping[str, str] = MappingProxyType({}),
+) -> Recognised:
+    """Set ``Instance.value`` of every tensor, array and plain value of a pickle.
+
+    Parameters
+    ----------
+    result: the pickle as the machine read it.
+    storages: where the bytes of each storage key lie; a key may be missing.
+    refused: reason by key for storages that are there but not to be read.
+    """
+    work = _Recogniser(storages, refused)
+    work.check_storages(result.persistents)
+    for instance in result.instances:
+        work.recognise(instance)
+    return Recognised(work.faults(result.root), frozenset(work.used))
+
+
+class _Recogniser:
+    """State of one recognition: storages, and what went wrong where."""
+
+    def __init__(self, storages: Mapping[str, Storage], refused: Mapping[str, str]) -> None:
+        self.storages = storages
+        self.refused = refused
+        self.current: Any = None
+        self.used: dict[str, StorageReference] = {}
+        self.references: dict[int, StorageReference] = {}
+        self.wrong: list[tuple[Any, str, str]] = []
+
+    # -- storages --------------------------------------------------------------------------
+
+    def check_storages(self, persistents: tuple[Any, ...]) -> None:
+        """Parse every persistent id and compare it with the storage that is there."""
+        for node in persistents:
+            if type(node) is not Persistent:
+                continue
+            try:
+                reference = parse_persistent_id(node.pid)
+            except Unfit as error:
+                self.wrong.append((node, "bad-persistent-id", str(error)))
+                continue
+            self.references[id(node)] = reference
+            if reference.key not in self.used:
+                self.used[reference.key] = reference
+                self._check_storage(node, reference)
+            elif reference.nbytes != self.used[reference.key].nbytes:
+                message = f"storage {reference.key!a} is given two lengths"
+                self.wrong.append((node, "storage-size-mismatch", message))
+
+    def _check_storage(self, node: Persistent, reference: StorageReference) -> None:
+        storage = self.storages.get(reference.key)
+        if reference.key in self.refused:
+            return
+        if storage is None:
+            message = f"storage {ascii(reference.key)[:80]} is not in the file"
+            self.wrong.append((node, "missing-storage", message))
+        elif storage.nbytes != reference.nbytes:
+            message = (
+                f"storage {storage.name} has {storage.nbytes:,} bytes, "
+                f"the pickle says {reference.nbytes:,}"
+            )
+            self.wrong.append((node, "storage-size-mismatch", message))
+
+    def storage(self, node: Any) -> tuple[StorageReference, Storage | None]:
+        """Return the storage that an argument refers to."""
+        reference = self.references.get(id(node))
+        if reference is None:
+            raise Unfit("its storage is no storage of this file")
+        return reference, self.storages.get(reference.key)
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def recognise(self, instance: Instance) -> None:
+        """Set the value of one call, or note what is wrong with it."""
+        constructor = instance.constructor
+        if type(constructor) is not Global:
+            return
+        name = f"{constructor.module}.{constructor.name}"
+        rebuild = _REBUILD.get(name)
+        self.current = instance
+        try:
+            if rebuild is not None:
+                instance.value = rebuild(self, _arguments(instance))
+                _check_unchanged(instance)
+            elif name in PLAIN:
+                instance.value = PLAIN[name](instance)
+        except (Unfit, ValueError) as error:
+            kind = error.kind if isinstance(error, Unfit) else "malformed-object"
+            self.wrong.append((instance, kind, str(error)))
+
+    def problem(self, kind: str, message: str) -> None:
+        """Note that the call at hand is wrong in a way that leaves something to list."""
+        self.wrong.append((self.current, kind, message))
+
+    def check_hooks(self, hooks: Any) -> None:
+        """Torch always writes an empty dict there."""
+        if hooks is not None and entries(hooks) != []:
+            self.problem("tensor-hooks", "it carries hooks, which torch never saves")
+
+    def check_attributes(self, state: Any) -> None:
+        """Attributes of a tensor must not reach for Python's inner workings."""
+        halves = state if type(state) is tuple else (state,)
+        for half in halves:
+            for key, _ in entries(half) or []:
+                if type(key) is not str or key.startswith("__"):
+                    name = ascii(key)[:60] if type(key) is str else "something that is no name"
+                    self.problem("tensor-attributes", f"it sets the attribute {name}")
+
+    def unoffered(self, dtype: str, key: str) -> str | None:
+        """Return why the values are listed but not offered, or None."""
+        if dtype.startswith(("qint", "quint")):
+            return "quantised"
+        if dtype in _PACKED:
+            return f"packed elements ({dtype})"
+        if key in self.refused:
+            return self.refused[key]
+        return None if key in self.storages else "its storage is not in the file"
+
+    def faults(self, root: Any) -> tuple[Fault, ...]:
+        """Return what went wrong, each with the path of the object concerned."""
+        if not self.wrong:
+            return ()
+        places = locate(root, [node for node, _, _ in self.wrong])
+        faults = FaultList()
+        for node, kind, message in self.wrong:
+            where = places.get(id(node), "an object outside of the tree")
+            faults.add(kind, where or "the whole pickle", message, scope="object")
+        return faults.faults()
+
+
+def _arguments(instance: Instance) -> tuple[Any, ...]:
+    if type(instance.args) is not tuple or instance.kwargs is not None:
+        raise Unfit("its arguments are no tuple")
+    return instance.args
+
+
+def _check_unchanged(instance: Instance) -> None:
+    """A tensor is complete once it is rebuilt; what comes later would change it."""
+    if instance.has_state or instance.items or instance.pairs:
+        instance.value = None
+        raise Unfit("it is changed after it was rebuilt", "tensor-changed")
+
+
+# -- views -----------------------------------------------------------------------------------
+
+
+def outside(
+    dtype: str, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, nbytes: int
+) -> str | None:
+    """Return why a view does not fit into a storage of ``nbytes`` bytes, or None.
+
+    Parameters
+    ----------
+    shape, strides, offset: in elements, none negative.
+    """
+    elements = prod(shape)
+    itemsize = ITEMSIZE[dtype]
+    if elements * itemsize >= 1 << 63:
+        return f"its shape {_short(shape)} is larger than any memory"
+    if not elements:
+        return None
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    needed = -(-(last + 1) // _PER_BYTE.get(dtype, 1)) * itemsize
+    if needed > nbytes:
+        return f"it reaches to byte {needed:,} of a storage of {nbytes:,} bytes"
+    if elements * itemsize > max(nbytes, _LARGEST_EXPANSION):
+        return f"it repeats a storage of {nbytes:,} bytes to {elements * itemsize:,}"
+    return None
+
+
+def _short(shape: tuple[int, ...]) -> str:
+    text = ", ".join(map(str, shape[:4]))
+    return f"[{text}{', ...' if len(shape) > 4 else ''}]"[:120]
+
+
+def _view(
+    work: _Recogniser, node: Any, dtype: str | None, offset: Any, shape: Any, strides: Any
+) -> TensorRef:
+    """Return the tensor that views the storage behind ``node``; the storage's dtype by default."""
+    reference, storage = work.storage(node)
+    size, steps = sizes(shape), sizes(strides)
+    if len(size) != len(steps):
+        raise Unfit(f"it has {len(size)} sizes and {len(steps)} strides")
+    if not is_size(offset):
+        raise Unfit("its offset is no position", "tensor-out-of-bounds")
+    kind = dtype or reference.dtype or "uint8"
+    if kind not in ITEMSIZE:
+        return TensorRef(kind, size, steps, offset, None, f"elements of type {ascii(kind)[:60]}")
+    limit = reference.nbytes if storage is None else min(reference.nbytes, storage.nbytes)
+    if reference.view is not None:
+        offset += reference.view[1]
+        limit = min(limit, (reference.view[1] + reference.view[2]) * ITEMSIZE[kind])
+    problem = outside(kind, size, steps, offset, limit)
+    if problem is not None:
+        work.problem("tensor-out-of-bounds", problem)
+        return TensorRef(kind, size, steps, offset, None, problem)
+    return TensorRef(kind, size, steps, offset, storage, work.unoffered(kind, reference.key))
+
+
+# -- the functions that torch's pickles call -------------------------------------------------
+
+
+def _tensor_v1(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    storage, offset, size, stride = _taken(args, 4, 4)
+    return _view(work, storage, None, offset, size, stride)
+
+
+def _tensor_v2(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    storage, offset, size, stride, grad, hooks, *metadata = _taken(args, 6, 7)
+    work.check_hooks(hooks)
+    ref = _view(work, storage, None, offset, size, stride)
+    return _flagged(ref, grad, metadata)
+
+
+def _tensor_v3(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    storage, offset, size, stride, grad, hooks, dtype, *metadata = _taken(args, 7, 8)
+    work.check_hooks(hooks)
+    ref = _view(work, storage, dtype_name(dtype), offset, size, stride)
+    return _flagged(ref, grad, metadata)
+
+
+def _quantised(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    storage, offset, size, stride, _, grad, hooks = _taken(args, 7, 7)
+    work.check_hooks(hooks)
+    return _flagged(_view(work, storage, None, offset, size, stride), grad, [])
+
+
+def _flagged(ref: TensorRef, grad: Any, metadata: list[Any]) -> TensorRef:
+    """Return ``ref`` with its gradient flag; a lazily conjugated or negated view is not offered."""
+    lazy = [key for key, value in (entries(metadata[0]) or [] if metadata else []) if value is True]
+    reason = ref.unreadable
+    if reason is None and lazy:
+        reason = f"a lazy view ({ascii(lazy[0])[:40]})"
+    return replace(ref, requires_grad=_flag(grad), unreadable=reason)
+
+
+def _parameter(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    data, grad, hooks, *state = _taken(args, 3, 4)
+    work.check_hooks(hooks)
+    if state:
+        work.check_attributes(state[0])
+    return replace(_inner(data), parameter=True, requires_grad=_flag(grad))
+
+
+def _inner(node: Any) -> TensorRef:
+    """Return the tensor that an argument was recognised as."""
+    if type(node) is not Instance or not isinstance(node.value, TensorRef):
+        raise Unfit("it wraps something that is no tensor")
+    return node.value
+
+
+def _from_type(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef | None:
+    """Recognise a tensor of a subclass or with attributes, however often it is wrapped."""
+    wrapper: Any = Global("torch._tensor", "_rebuild_from_type_v2")
+    state: Any = None
+    while str(wrapper) in _FROM_TYPE:
+        wrapper, _, args, *rest = _taken(args, 3, 4)
+        state = rest[0] if rest else None
+        if type(args) is not tuple:
+            raise Unfit("its arguments are no tuple")
+    work.check_attributes(state)
+    rebuild = _REBUILD.get(str(wrapper)) if type(wrapper) is Global else None
+    if rebuild is None:
+        return None
+    ref = rebuild(work, args)
+    return _local_tensor(ref, state) if rebuild is _wrapper_subclass else ref
+
+
+def _local_tensor(ref: TensorRef | None, state: Any) -> TensorRef | None:
+    """Return the values of a distributed tensor where this file holds all of them."""
+    for key, value in entries(state) or []:
+        if key == "_local_tensor" and type(value) is Instance and ref is not None:
+            local = value.value
+            if isinstance(local, TensorRef) and local.shape == ref.shape:
+                return replace(local, requires_grad=ref.requires_grad)
+    return ref
+
+
+def _wrapper_subclass(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    cls, dtype, size, stride, offset, _, _, grad = _taken(args, 8, 8)
+    shape, strides = sizes(size), sizes(stride)
+    if len(shape) != len(strides) or not is_size(offset):
+        raise Unfit("its sizes and strides do not fit")
+    reason = f"an outer shell of {ascii(str(cls))[:80]}; its parts are listed inside"
+    return TensorRef(dtype_name(dtype), shape, strides, 0, None, reason, _flag(grad))
+
+
+def _sparse(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    layout, data = _taken(args, 2, 2)
+    name = layout.args[0] if type(layout) is Instance and layout.args else None
+    if type(data) is not tuple or type(name) is not str or not name.startswith("torch.sparse_"):
+        raise Unfit("a sparse tensor of an unknown layout")
+    tensors = 2 if name == "torch.sparse_coo" else 3
+    parts = _taken(data, tensors + 1, tensors + 2)
+    *_, values = (_inner(part) for part in parts[:tensors])
+    shape = sizes(parts[tensors])
+    if prod(shape) * values.itemsize >= 1 << 63:
+        raise Unfit(f"its shape {_short(shape)} is larger than any memory", "tensor-out-of-bounds")
+    return TensorRef(values.dtype, shape, row_major(shape), 0, None, f"sparse ({name[6:]})")
+
+
+def _nested(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    buffer, *layout = (_inner(part) for part in _taken(args, 4, 4))
+    count = layout[0].shape[:1] or (0,)
+    return TensorRef(buffer.dtype, count, (1,), 0, None, f"nested ({count[0]:,} tensors)")
+
+
+def _jagged(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    parts = dict(_named(_taken(args, 1, 1)[0]))
+    values = _inner(parts.get("values"))
+    return replace(values, storage=None, unreadable="nested (jagged); its values are inside")
+
+
+def _named(node: Any) -> list[tuple[str, Any]]:
+    return [(key, value) for key, value in entries(node) or [] if type(key) is str]
+
+
+def _meta(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    dtype, size, stride, grad = _taken(args, 4, 4)
+    kind, shape, strides = dtype_name(dtype), sizes(size), sizes(stride)
+    if len(shape) != len(strides):
+        raise Unfit(f"it has {len(shape)} sizes and {len(strides)} strides")
+    if prod(shape) * ITEMSIZE.get(kind, 1) >= 1 << 63:
+        raise Unfit(f"its shape {_short(shape)} is larger than any memory", "tensor-out-of-bounds")
+    return TensorRef(kind, shape, strides, 0, None, "meta: it never had values", _flag(grad))
+
+
+def _from_host(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
+    """A tensor of a device without storages, saved as an array or tensor of the host."""
+    data, _, _, grad = _taken(args, 4, 4)
+    return replace(_inner(data), requires_grad=_flag(grad))
+
+
+Rebuild = Callable[[_Recogniser, tuple[Any, ...]], TensorRef | None]
+
+_FROM_TYPE = ("torch._tensor._rebuild_from_type_v2", "torch.tensor._rebuild_from_type_v2")
+_REBUILD: dict[str, Rebuild] = {
+    "torch._utils._rebuild_tensor": _tensor_v1,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_qtensor": _quantised,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_sparse_tensor": _sparse,
+    "torch._utils._rebuild_nested_tensor": _nested,
+    "torch.nested._internal.nested_tensor._rebuild_njt": _jagged,
+    "torch._utils._rebuild_meta_tensor_no_storage": _meta,
+    "torch._utils._rebuild_wrapper_subclass": _wrapper_subclass,
+    "torch._utils._rebuild_device_tensor_from_numpy": _from_host,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _from_host,
+    "torch._utils._rebuild_xla_tensor": _from_host,
+    **dict.fromkeys(_FROM_TYPE, _from_type),
+}
+
+
+def _taken(args: tuple[Any, ...], least: int, most: int) -> tuple[Any, ...]:
+    """Return the arguments when there are as many as the function takes."""
+    if not least <= len(args) <= most:
+        raise Unfit(f"{len(args)} arguments where {least} to {most} are taken")
+    return args
+
+
+def _flag(value: Any) -> bool | None:
+    return value if type(value) is bool else None
+
+
+def dtype_name(node: Any) -> str:
+    """Return the name of a dtype such as ``torch.float16``."""
+    if type(node) is not Global or node.module != "torch":
+        raise Unfit("its dtype is none of torch's")
+    return _DTYPE_ALIASES.get(node.name, node.name)
