@@ -36,6 +36,7 @@ class Progress:
             self._bar = tqdm(
                 desc=self.label,
                 total=total,
+                initial=done,
                 unit="B",
                 unit_scale=True,
                 unit_divisor=1024,

@@ -77,11 +77,12 @@ def _heading(block: Heading, page: Page) -> Iterator[str]:
 
 
 def _paragraph(block: Paragraph, page: Page) -> Iterator[str]:
-    """Yield running text; its own line ends are kept."""
+    """Yield running text; its own line ends are kept, items of a list hang."""
     for line in block.text.split("\n"):
         indent = len(line) - len(line.lstrip(" "))
-        for part in wrap(escape(line.strip(" ")), page.width - indent):
-            yield page.paint(" " * indent + part, block.tone)
+        hang = indent + 2 * line.lstrip(" ").startswith("- ")
+        for number, part in enumerate(wrap(escape(line.strip(" ")), page.width - hang)):
+            yield page.paint(" " * (hang if number else indent) + part, block.tone)
 
 
 def _facts(block: Facts, page: Page) -> Iterator[str]:
@@ -141,11 +142,12 @@ def by_rule(findings: tuple[Finding, ...]) -> Iterator[list[Finding]]:
 
 def _findings(block: FindingList, page: Page) -> Iterator[str]:
     """Yield findings rule by rule; of many alike the first in full, the others by name."""
-    for group in by_rule(block.findings):
+    for number, group in enumerate(by_rule(block.findings)):
+        if number:
+            yield ""
         for finding in group[:IN_FULL]:
             yield from _finding(finding, page)
-        rest = group[IN_FULL:]
-        if rest:
+        if rest := group[IN_FULL:]:
             yield from _rest_of(rest, page)
 
 

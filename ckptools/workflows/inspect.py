@@ -14,6 +14,7 @@ from typing import Any
 from ckptools import formats, layouts
 from ckptools.errors import SettingsError
 from ckptools.rules import judge
+from ckptools.rules.selection import chosen
 from ckptools.types.blocks import Block
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.container import Container, Fault
@@ -204,11 +205,13 @@ def inspect(
     if measurements is not None and save_measures is not None:
         _save(measurements, checkpoint, save_measures)
     evidence = Evidence(checkpoint, measurements, checksums, limits=dict(limits or {}))
+    judgement = judge(evidence, select=select, ignore=ignore, baseline=baseline)
     outcome = Outcome(
-        judge(evidence, select=select, ignore=ignore, baseline=baseline),
+        judgement,
         _not_judged(checkpoint, measurements),
         fail_on,
         None if _has_tensors(checkpoint) else "the file holds no tensors",
+        len(chosen(select, ignore)) - len(judgement.skipped) - len(judgement.crashed),
     )
     return Inspection(checkpoint, measurements, outcome, shown)
 

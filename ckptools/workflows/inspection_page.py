@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
@@ -145,9 +145,9 @@ def _optimizer_facts(found: dict[str, Any]) -> list[tuple[str, Any]]:
         low, high = found["steps"]["min"], found["steps"]["max"]
         pairs.append(("steps", f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"))
     standings = [
-        f"{count} {kind.replace('_', ' ')}" for kind, count in found["named"].items() if count
+        f"{count:,} {kind.replace('_', ' ')}" for kind, count in found["named"].items() if count
     ]
-    pairs.append(("names", f"matched by {found['matched_by']}: {', '.join(standings) or 'none'}"))
+    pairs.append(("names", f"{', '.join(standings) or 'none'}; matched by {found['matched_by']}"))
     if found["gradient_norm"] is not None:
         pairs.append(("gradient norm", found["gradient_norm"]))
     return pairs
@@ -209,6 +209,7 @@ def _module_table(rows: list[ModuleRow], top: int | None) -> Table:
         document["zero_share"] = _share(document["zeros"], document["elements"])
         document["spread"] = bars[index]
         document["types"] = ", ".join(document["dtypes"])
+        document["findings"] = document["findings"] or None
     columns = [
         Column("name", "module", "name"),
         Column("findings", "findings", "integer"),
@@ -253,20 +254,26 @@ def _tensor_table(rows: list[TensorRow], top: int | None) -> Table:
         Column("storage", "storage"),
     ]
     measured = any(row.statistics is not None for row in kept)
-    return _without_blank(columns, documents, hidden, drop={"storage"} if measured else set())
+    drop = {"storage"} if measured else set()
+    if measured and len({document["dtype"] for document in documents}) == 1:
+        drop.add("dtype")
+    return _without_blank(columns, documents, hidden, drop)
+
+
+#: values of a column that alone do not make it worth showing (no NaN at all is such a value)
+_SAYS_NOTHING: dict[bool, tuple[Any, ...]] = {False: (None,), True: (None, 0)}
 
 
 def _without_blank(
     columns: list[Column], documents: list[dict[str, Any]], hidden: int, drop: set[str]
 ) -> Table:
     """Return the table without ``drop``, and without columns that would say nothing."""
-    says_little: dict[str, Callable[[Any], bool]] = {"findings": bool, "nonfinite": bool}
     kept = [
         column
         for column in columns
         if column.key not in drop
         and any(
-            says_little.get(column.key, lambda value: value is not None)(document[column.key])
+            document[column.key] not in _SAYS_NOTHING[column.key == "nonfinite"]
             for document in documents
         )
     ]

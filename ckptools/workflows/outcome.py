@@ -23,12 +23,14 @@ class Outcome:
     not_judged: parts of the input that were not looked at, with the reason.
     fail_on: the least severity that makes the exit code 1, or "never".
     nothing_examined: why there was nothing to judge, or None.
+    rules_run: how many rules had their say.
     """
 
     judgement: Judgement
     not_judged: tuple[str, ...] = ()
     fail_on: str = "error"
     nothing_examined: str | None = None
+    rules_run: int | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -109,7 +111,9 @@ class Outcome:
         if self.findings:
             blocks.append(FindingList(self.findings))
         elif not self.nothing_examined and not self.judgement.crashed:
-            blocks.append(Paragraph("no findings", "good"))
+            ran = f" by {self.rules_run} rules" if self.rules_run is not None else ""
+            left = "; what they did not see stands at the end" if self.closing() else ""
+            blocks.append(Paragraph(f"nothing found{ran}{left}", "good"))
         return blocks
 
     def closing(self) -> list[Block]:

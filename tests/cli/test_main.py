@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from ckptools import errors
+from ckptools.cli import main as cli
+
+COMMANDS = sorted(cli._help_lines())
+
+
+def run_as_user(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ckptools", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+class Point:
+    """An entry point of another package, which gives a command."""
+
+    def __init__(self, command: click.Command) -> None:
+        self.command = command
+
+    def load(self) -> click.Command:
+        return self.command
+
+
+class Points(list[Point]):
+    names: frozenset[str] = frozenset({"probe"})
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
+    """Install a command ``probe`` of another package."""
+
+    def install(body: Callable[..., Any]) -> None:
+        probe = click.command("probe", params=[click.Option(["--format"])])(body)
+        monkeypatch.setattr(cli, "entry_points", lambda **_: Points([Point(probe)]))
+
+    return install
+
+
+def test_the_help_lists_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, line in cli._help_lines().items():
+        assert f"{name} {line}" in shown
+
+
+def test_the_help_imports_no_command() -> None:
+    code = (
+        "import sys; from ckptools.cli.main import run; run(['--help']);"
+        "print([m for m in sys.modules if m.startswith('ckptools.')], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(ast.literal_eval(done.stderr)) <= {
+        "ckptools.cli",
+        "ckptools.cli.main",
+        "ckptools.errors",
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: ckptools {name}")
+    assert "--format" in shown
+    assert all(len(line) <= 100 for line in shown.splitlines())
+    command = cli.commands.get_command(click.Context(cli.commands), name)
+    assert command is not None
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_line_that_is_a_sentence(name: str) -> None:
+    line = cli._help_lines()[name]
+    assert line[0].isupper()
+    assert line.endswith(".")
+
+
+def test_no_arguments_show_the_help_and_are_a_usage_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.run([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Commands:" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["inspekt"], "did you mean inspect?"),
+        (["xyzzy"], "commands: "),
+        (["--nonsense"], "--nonsense"),
+        (["inspect", "--fail-on", "sometimes"], "--fail-on"),
+        (["inspect", "--format", "pdf"], "none of csv, json"),
+        (["inspect", "a", "b"], "ckptools inspect --help"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("ckptools: UsageError: ")
+    assert said in err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("ckptools, version ")
+
+
+def test_a_command_gives_its_exit_code(command: Callable[..., None]) -> None:
+    command(lambda format: 3)
+    assert cli.run(["probe"]) == 3
+
+
+def leaves(tree: type[Exception]) -> list[type[Exception]]:
+    below = tree.__subclasses__()
+    return [tree, *(leaf for one in below for leaf in leaves(one))]
+
+
+@pytest.mark.parametrize("error", leaves(errors.CkptoolsError))
+def test_every_error_of_ours_is_one_line_and_exit_2(
+    error: type[errors.CkptoolsError],
+    command: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(format: str | None) -> None:
+        raise error("is\x1b[31m bad", where="a\u202e.pth", next="do this")
+
+    command(fail)
+    assert cli.run(["probe"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"ckptools: {error.__name__}: a\\u202e.pth: is\\x1b[31m bad — do this\n"
+
+
+@pytest.mark.parametrize("medium", ["json", "jsonl"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_with_json_the_error_is_an_object_on_stdout(
+    medium: str, joined: bool, command: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(format: str | None) -> None:
+        raise errors.CorruptFile("is cut off", where="a.pth", next="look at the disk")
+
+    command(fail)
+    form = [f"--format={medium}"] if joined else ["--format", medium]
+    assert cli.run(["probe", *form]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document.pop("tool")["version"]
+    assert document == {
+        "schema": "ckptools.error/1",
+        "error": "CorruptFile",
+        "message": "is cut off",
+        "where": "a.pth",
+        "next": "look at the disk",
+        "exit_code": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "crash",
+    [
+        RuntimeError("two\nlines"),
+        MemoryError(),
+        RecursionError("too deep"),
+        AssertionError(),
+        KeyError("x"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+    ],
+)
+def test_a_bug_is_one_line_and_exit_2(
+    crash: Exception,
+    command: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(format: str | None) -> None:
+        raise crash
+
+    command(fail)
+    monkeypatch.delenv("CKPTOOLS_DEBUG", raising=False)
+    assert cli.run(["probe"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith(f"ckptools: {type(crash).__name__}: ")
+    assert "CKPTOOLS_DEBUG=1" in err
+    monkeypatch.setenv("CKPTOOLS_DEBUG", "1")
+    assert cli.run(["probe"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_os_error_names_its_file(
+    command: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command(lambda format: (tmp_path / "missing").open())
+    assert cli.run(["probe"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("ckptools: FileNotFoundError: ")
+    assert "missing: No such file or directory" in err
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, click.Abort])
+def test_ctrl_c_is_no_finding(
+    interruption: type[BaseException],
+    command: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(format: str | None) -> None:
+        raise interruption
+
+    command(fail)
+    assert cli.run(["probe"]) == 130
+    assert capsys.readouterr().err.endswith("ckptools: interrupted\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_a_completion_script(shell: str) -> None:
+    entry = "from ckptools.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", entry],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"_CKPTOOLS_COMPLETE": f"{shell}_source"},
+    )
+    if shell == "bash" and "Bash version" in done.stderr:
+        pytest.skip("click wants bash 4.4")
+    assert done.returncode == 0
+    assert "_CKPTOOLS_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "offered"),
+    [
+        ("ckptools ex", 1, {"explain"}),
+        ("ckptools inspect --fail-on w", 3, {"warning"}),
+        ("ckptools inspect --format js", 3, {"json", "jsonl"}),
+    ],
+)
+def test_completion_offers_names(words: str, number: int, offered: set[str]) -> None:
+    done = run_as_user(_CKPTOOLS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(number))
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered
+
+
+def test_a_terminal_with_another_charset_gets_escapes_and_no_crash() -> None:
+    done = run_as_user("--nonsense\N{SNOWMAN}", PYTHONIOENCODING="latin-1")
+    assert done.returncode == 2
+    assert "\\u2603" in done.stderr
+    assert "Traceback" not in done.stderr
