@@ -49,7 +49,13 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-class IncompletePickle(CorruptFile):
+class BrokenPickle(CorruptFile):
+    """A pickle that cannot be read to its end; ``globals`` are the names up to there."""
+
+    globals: tuple[GlobalUse, ...] = ()
+
+
+class IncompletePickle(BrokenPickle):
     """The data ends before the pickle does; more data might complete it."""
 
 
@@ -99,19 +105,21 @@ def run(
     Raises
     ------
     IncompletePickle: the data ends first.
-    CorruptFile: an opcode does not exist, contradicts the stack, or a limit is passed.
+    BrokenPickle: an opcode does not exist, contradicts the stack, or a limit is passed.
     """
     machine = _Machine(data, start, limits, persistent or Persistent)
     try:
         machine.execute()
     except _Stop:
         return machine.result()
+    except IncompletePickle as error:
+        raise machine.broken(IncompletePickle, error.message) from None
     except CorruptFile as error:
-        raise type(error)(machine.describe(error.message)) from None
+        raise machine.broken(BrokenPickle, error.message) from None
     except IndexError:
-        raise CorruptFile(machine.describe("the pickle takes from an empty stack")) from None
+        raise machine.broken(BrokenPickle, "the pickle takes from an empty stack") from None
     except (ValueError, struct.error) as error:
-        raise CorruptFile(machine.describe(f"malformed argument ({error})")) from None
+        raise machine.broken(BrokenPickle, f"malformed argument ({error})") from None
     raise AssertionError("the machine only leaves by STOP or an error")
 
 
@@ -176,6 +184,12 @@ class _Machine:
     def incomplete(self) -> NoReturn:
         """Refuse the pickle because the data ends."""
         raise IncompletePickle("the data ends inside the pickle")
+
+    def broken(self, kind: type[BrokenPickle], message: str) -> BrokenPickle:
+        """Return the error for a pickle that cannot be read to its end."""
+        error = kind(self.describe(message))
+        error.globals = self.graded()
+        return error
 
     def describe(self, message: str) -> str:
         """Return ``message`` with the place, and the dangerous names seen so far."""
