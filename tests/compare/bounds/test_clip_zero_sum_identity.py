@@ -1,0 +1,184 @@
+"""Statements about whole tensors: clip, zero sums, identity, schedules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ckptools.compare.bounds.clip import (
+    ParameterSums,
+    added_sums,
+    clip,
+    gradient_norm,
+    parameter_sums,
+    saturation,
+)
+from ckptools.compare.bounds.identity import digest, stale
+from ckptools.compare.bounds.premises import AdamPremises
+from ckptools.compare.bounds.schedule import largest_rate
+from ckptools.compare.bounds.zero_sum import zero_sum, zero_sum_residual
+
+
+def clipped_run(
+    limit: float, steps: int, skip: float, seed: int = 0
+) -> tuple[list[list[tuple]], AdamPremises]:
+    """Return per step the (m, v, own step) of two parameters under a saturated clip."""
+    rng = np.random.default_rng(seed)
+    m, v, own = [np.zeros(30), np.zeros(10)], [np.zeros(30), np.zeros(10)], [0, 0]
+    history = []
+    for _ in range(steps):
+        present = [True, rng.random() >= skip]
+        g = [rng.standard_normal(size) * here for size, here in zip((30, 10), present, strict=True)]
+        norm = np.sqrt(sum(float(x @ x) for x in g))
+        for i in range(2):
+            if present[i]:
+                x = g[i] * limit / norm
+                m[i], v[i] = 0.9 * m[i] + 0.1 * x, 0.999 * v[i] + 0.001 * x * x
+                own[i] += 1
+        history.append([(m[i].copy(), v[i].copy(), own[i]) for i in range(2)])
+    return history, AdamPremises(step=steps)
+
+
+def test_the_norm_of_a_saturated_clip_is_the_limit() -> None:
+    history, premises = clipped_run(5.0, 200, 0.0)
+    parts = [parameter_sums(m, v, t) for m, v, t in history[-1]]
+    assert gradient_norm(parts, 0.999) == pytest.approx(5.0)
+    assert clip(parts, 5.0, 200, premises).above == 0
+    assert clip(parts, 4.999, 200, premises).proves
+    assert saturation(5.0, 5.0) == 0
+    assert saturation(2.5, 5.0) == 1
+    assert saturation(4.99, 5.0) == pytest.approx(0.2, abs=0.01)
+
+
+def test_skipped_steps_are_deflated() -> None:
+    history, premises = clipped_run(5.0, 400, 0.95)
+    parts = [parameter_sums(m, v, t) for m, v, t in history[-1]]
+    assert gradient_norm(parts, 0.999) > 5.0
+    assert clip(parts, 5.0, 400, premises).above == 0
+    assert clip(parts, 5.0, 300, premises).failed == ("step",)
+
+
+def test_what_was_added_between_two_files_is_clipped_too() -> None:
+    history, _ = clipped_run(5.0, 220, 0.3)
+    before, after = history[199], history[219]
+    parts = [
+        added_sums(m0, v0, m1, v1, AdamPremises(step=t1, earlier_step=t0))
+        for (m0, v0, t0), (m1, v1, t1) in zip(before, after, strict=True)
+    ]
+    premises = AdamPremises(step=220, earlier_step=200)
+    assert 0.9 < clip(parts, 5.0, 20, premises).ratio <= 1
+    assert clip(parts, 4.0, 20, premises).proves
+
+
+def test_premises_of_the_clip() -> None:
+    parts = [ParameterSums(1.0, 1.0, 5, 10)]
+    coupled = AdamPremises(step=5, weight_decay=0.1, decoupled=False)
+    assert clip(parts, 1e-3, 5, coupled).failed == ("decay-kind",)
+    partial = clip(parts, 1e-3, 5, AdamPremises(step=5), all_parameters=False)
+    assert partial.failed == ("group-edited",)
+    assert clip([], 1.0, 5, AdamPremises(step=5)).ratio is None
+
+
+def trained_head() -> list[np.ndarray]:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 10)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
+    moments = []
+    for _ in range(60):
+        x, y = torch.randn(32, 16), torch.randint(0, 10, (32,))
+        loss = torch.nn.functional.cross_entropy(head(x), y, label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        moments.append(optimizer.state[head.weight]["exp_avg"].numpy().copy())
+    return moments
+
+
+def test_a_softmax_head_sums_to_zero_over_classes() -> None:
+    moments = trained_head()
+    before, after = moments[40], moments[59]
+    premises = AdamPremises(step=60, earlier_step=41, weight_decay=0.01)
+    assert zero_sum_residual(after) < 3.3e-7
+    assert zero_sum_residual(after, axis=1) > 0.04
+    assert zero_sum(before, after, premises).above == 0
+    assert zero_sum(before, after, premises).ratio < 0.4
+    noisy = after + 1e-5 * np.sqrt(np.mean(after**2)) * np.random.default_rng(0).standard_normal(
+        after.shape
+    )
+    assert zero_sum(before, noisy, premises).proves
+    one = after.copy()
+    one[3, 5] *= np.float32(1.001)
+    assert zero_sum(before, one, premises).proves
+    assert zero_sum(before.T, after.T, premises).judged == 0
+    coupled = AdamPremises(step=60, weight_decay=0.1, decoupled=False)
+    assert zero_sum(before, noisy, coupled).failed == ("decay-kind",)
+
+
+def digests(values: dict[str, np.ndarray]) -> dict[str, bytes]:
+    return {name: digest([value]) for name, value in values.items()}
+
+
+def test_a_stale_shard_names_its_source() -> None:
+    rng = np.random.default_rng(0)
+    names = ["a.w", "a.b", "frozen.w", "c.w"]
+    epochs = [{name: rng.standard_normal(4) for name in names} for _ in range(4)]
+    for epoch in epochs:
+        epoch["frozen.w"] = epochs[0]["frozen.w"]
+    epochs[3]["a.w"] = epochs[1]["a.w"]
+    modules = {"a.w": "a", "a.b": "a", "frozen.w": "frozen", "c.w": "c"}
+    series = [digests(epoch) for epoch in epochs]
+    found = stale(series, modules)
+    assert [(s.name, s.source, s.moved, s.still) for s in found] == [("a.w", 1, 1, 0)]
+    assert stale(series[:3], modules) == []
+    assert stale(series[:1], modules) == []
+
+
+def test_a_digest_is_of_values_and_dtype_not_of_chunks() -> None:
+    values = np.arange(10, dtype=np.float32)
+    assert digest([values]) == digest([values.copy()])
+    assert digest([values]) != digest([values.view(np.int32)])
+    assert digest([values]) != digest([-values])
+    zero = np.zeros(2, np.float32)
+    assert digest([zero]) != digest([-zero])
+
+
+def scheduler_state(build: object) -> dict:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([parameter], lr=0.1)
+    scheduler = build(optimizer)
+    optimizer.step()
+    scheduler.step()
+    return scheduler.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("build", "known"),
+    [
+        (lambda o: torch.optim.lr_scheduler.StepLR(o, 10), True),
+        (lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [10]), True),
+        (lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.99), True),
+        (lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 1.01), False),
+        (lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10), True),
+        (lambda o: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(o, 10), False),
+        (lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, 100), False),
+        (lambda o: torch.optim.lr_scheduler.LinearLR(o), False),
+        (lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1.0), False),
+        (
+            lambda o: torch.optim.lr_scheduler.CyclicLR(o, 0.01, 0.1, cycle_momentum=False),
+            False,
+        ),
+    ],
+)
+def test_only_falling_schedules_prove_a_maximum(build: object, known: bool) -> None:
+    state = scheduler_state(build)
+    expected = 0.1 if known else None
+    assert largest_rate(state, {"lr": 0.1}, {"lr": 0.05}) == expected
+
+
+def test_schedules_with_unknown_keys_prove_nothing() -> None:
+    state = scheduler_state(lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [10]))
+    assert largest_rate(state | {"warmup_iters": 500}, {"lr": 0.1}, {"lr": 0.1}) is None
+    assert largest_rate(None, {"lr": 0.1}, {"lr": 0.1}) is None
+    turned = scheduler_state(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 10))
+    assert largest_rate(turned | {"last_epoch": 11}, {"lr": 0.1}, {"lr": 0.1}) is None
