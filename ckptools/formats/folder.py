@@ -16,7 +16,8 @@ from typing import Any
 from ckptools.errors import AmbiguousLayout, CkptoolsError, OpenError, UnknownFormat
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.json_text import MAX_BYTES, parse
-from ckptools.formats.parts import merged_globals, open_part, recognise
+from ckptools.formats.opening import open_container
+from ckptools.formats.parts import format_name, merged_globals
 from ckptools.sources import open_source
 from ckptools.types.container import Container
 from ckptools.types.tree import Pairs
@@ -94,7 +95,7 @@ def open_folder(path: str) -> Container:
     companions = _companions(folder)
     if companions and len(weights) + len(companions) > 1:
         return _open_kind(folder, [*weights, *companions], distributed)
-    return open_part(os.path.join(path, _single(folder, weights)))
+    return open_container(os.path.join(path, _single(folder, weights)))
 
 
 def _listed(path: str) -> _Folder:
@@ -179,7 +180,7 @@ def _open_kind(folder: _Folder, names: list[str], distributed: str | None) -> Co
     first_error: CkptoolsError | None = None
     for name in names:
         try:
-            folder.parts[name] = open_part(os.path.join(folder.path, name))
+            folder.parts[name] = open_container(os.path.join(folder.path, name))
         except CkptoolsError as error:
             first_error = first_error or error
             folder.faults.add("unreadable-part", name, error.message)
@@ -282,7 +283,7 @@ def _by_content(folder: _Folder) -> list[str]:
         name
         for name in candidates
         if name not in shards
-        and recognise(os.path.join(folder.path, name)) not in (None, "bare-pickle")
+        and format_name(os.path.join(folder.path, name)) not in (None, "bare-pickle")
     ]
 
 

@@ -58,20 +58,16 @@ class Safetensors:
 
     order = 20
 
-    def sniff(self, source: Source) -> bool:
-        """Return whether the file starts with a length and a JSON object.
-
-        A header longer than the file still counts when it opens like one, for that is what a
-        truncated file looks like.
-        """
+    def sniff(self, source: Source) -> int:
+        """Return 2 for a length and a JSON object, 1 for what might be a truncated header."""
         if source.size < 10:
-            return False
+            return 0
         head = source.read_at(0, min(source.size, 64))
         length = int.from_bytes(head[:8], "little")
         first = head[8:].lstrip(b" \t\r\n")[:2]
-        if length <= source.size - 8:
-            return length >= 2 and first[:1] in (b"{", b"[")
-        return first in (b'{"', b"{}") and length < 1 << 40
+        if 2 <= length <= source.size - 8:
+            return {b"{": 2, b"[": 1}.get(first[:1], 0)
+        return int(first in (b'{"', b"{}") and length < 1 << 40)
 
     def open(self, path: str, source: Source) -> Container:
         """Return the tensors, with everything that is wrong with the header.

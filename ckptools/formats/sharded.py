@@ -13,7 +13,7 @@ from typing import Any
 from ckptools.errors import CkptoolsError, CorruptFile, MissingShard
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.json_text import MAX_BYTES, parse
-from ckptools.formats.parts import merged_globals, open_part
+from ckptools.formats.parts import merged_globals, open_shard
 from ckptools.formats.registry import formats
 from ckptools.types.container import Container
 from ckptools.types.source import Source
@@ -42,13 +42,13 @@ class Sharded:
 
     order = 50
 
-    def sniff(self, source: Source) -> bool:
-        """Return whether the file is a JSON object that has a ``weight_map``."""
+    def sniff(self, source: Source) -> int:
+        """Return 2 when the file is a JSON object that has a ``weight_map``."""
         if source.size < 16 or source.size > MAX_BYTES:
-            return False
+            return 0
         if source.read_at(0, 16).lstrip()[:1] != b"{":
-            return False
-        return b'"weight_map"' in source.read_at(0, source.size)
+            return 0
+        return 2 if b'"weight_map"' in source.read_at(0, source.size) else 0
 
     def open(self, path: str, source: Source) -> Container:
         """Return the tensors of all shards that are there, and the shards as parts.
@@ -127,7 +127,7 @@ def _open_shards(index: _Index, folder: str, path: str) -> None:
             _report_missing(index, shard, keys)
             continue
         try:
-            index.parts[shard] = open_part(target, exclude=("sharded",))
+            index.parts[shard] = open_shard(target)
         except CkptoolsError as error:
             first_error = first_error or error
             index.faults.add("unreadable-shard", shard, error.message, tensors=len(keys))
