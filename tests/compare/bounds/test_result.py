@@ -55,7 +55,8 @@ def test_moment_limit_grows_with_steps_and_with_v(
     v = np.array([0.0, 1e-30, 1e-3, 1e20])
     limit = moment_limit(v, premises)
     assert (np.diff(limit) >= 0).all()
-    assert (moment_limit(v, replace(premises, step=step + more)) >= limit).all()
+    later = moment_limit(v, replace(premises, step=step + more))
+    assert (later >= limit * (1 - 1e-12)).all()
     coarse = moment_limit(v, replace(premises, state_dtype="bfloat16"))
     assert (coarse >= limit).all()
 
