@@ -1,0 +1,95 @@
+"""What an operation asks for, before a byte is written.
+
+An operation never writes.  It fills an :class:`Edits`: new values for tensors that stay in place,
+nodes of the inert tree that are replaced, and a line for each change that a person can read.  The
+writer decides what that means for the file's format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ckptools.surgery.overlay import Make
+from ckptools.types.plan import TensorChange
+from ckptools.types.tensor import TensorRef
+from ckptools.types.tree import Pairs, entries
+
+
+@dataclass
+class Edits:
+    """A plan under construction.
+
+    Attributes
+    ----------
+    values: new values by the view they replace; tied names share the view and change together.
+    nodes: replacements in the tree, by ``id`` of the old node; the old ones are kept alive.
+    changes: one line per tensor or setting.
+    notes: sentences for the receipt.
+    """
+
+    values: dict[TensorRef, Make] = field(default_factory=dict)
+    nodes: dict[int, Any] = field(default_factory=dict)
+    changes: list[TensorChange] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _kept: list[Any] = field(default_factory=list)
+
+    def replace_values(self, ref: TensorRef, make: Make) -> None:
+        """Give a tensor new values of its own shape."""
+        self.values[view(ref)] = make
+
+    def set_item(self, mapping: Any, key: Any, value: Any) -> None:
+        """Put ``value`` under ``key`` of a mapping node; a new key goes last."""
+        pairs = _pairs(self.current(mapping))
+        changed = [(k, value if same_key(k, key) else v) for k, v in pairs]
+        if not any(same_key(k, key) for k, _ in pairs):
+            changed.append((key, value))
+        self._put(mapping, changed)
+
+    def drop_item(self, mapping: Any, key: Any) -> None:
+        """Take ``key`` out of a mapping node."""
+        pairs = _pairs(self.current(mapping))
+        self._put(mapping, [(k, v) for k, v in pairs if not same_key(k, key)])
+
+    def rename_item(self, mapping: Any, key: Any, new: Any) -> None:
+        """Give an entry of a mapping node another key, at the same place."""
+        pairs = _pairs(self.current(mapping))
+        self._put(mapping, [(new if same_key(k, key) else k, v) for k, v in pairs])
+
+    def replace_node(self, old: Any, new: Any) -> None:
+        """Put another node in the place of one that has identity (not of a plain scalar)."""
+        self.nodes[id(old)] = new
+        self._kept.append(old)
+
+    def current(self, node: Any) -> Any:
+        """Return what stands for ``node`` after the edits so far."""
+        return self.nodes.get(id(node), node)
+
+    def rewrite(self, node: Any) -> Any:
+        """Return what the encoder writes in place of ``node``."""
+        return self.nodes.get(id(node), node)
+
+    def _put(self, mapping: Any, pairs: list[tuple[Any, Any]]) -> None:
+        now = self.current(mapping)
+        if isinstance(now, Pairs):
+            self.replace_node(mapping, Pairs(pairs))
+        else:
+            arguments = () if now.pairs == [] and now.args else now.args
+            self.replace_node(mapping, replace(now, pairs=pairs, args=arguments))
+
+
+def view(ref: TensorRef) -> TensorRef:
+    """Return the place of a tensor without the flags in which tied names may differ."""
+    return TensorRef(ref.dtype, ref.shape, ref.strides, ref.offset, ref.storage)
+
+
+def same_key(one: Any, other: Any) -> bool:
+    """Compare keys without trusting a node's equality: plain scalars of one type only."""
+    return type(one) is type(other) and isinstance(one, (str, int, float)) and one == other
+
+
+def _pairs(node: Any) -> list[tuple[Any, Any]]:
+    found = entries(node)
+    if found is None:
+        raise TypeError("not a mapping node")
+    return list(found)

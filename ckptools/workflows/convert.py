@@ -1,0 +1,178 @@
+"""Convert a checkpoint to safetensors or to a modern torch zip, and say what was left behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ckptools import formats, layouts
+from ckptools.errors import CorruptFile, OperationError, VerificationFailed
+from ckptools.sources.arrays import iter_chunks
+from ckptools.surgery import conversion, torch_writer
+from ckptools.surgery.atomic import Target, new_file
+from ckptools.surgery.conversion import Conversion
+from ckptools.surgery.undo import sha256
+from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.plan import Receipt, TensorChange
+from ckptools.types.tensor import TensorRef
+
+SUFFIXES = {"safetensors": ".safetensors", "torch-zip": ".pth"}
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    to: str,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Receipt:
+    """Write the checkpoint ``source`` in another format; the source is left as it is.
+
+    Parameters
+    ----------
+    source: a file or folder that :func:`ckptools.open` reads.
+    output: the new file; ``STEM.convert.safetensors`` (or ``.pth``) beside the source by default.
+    to: "safetensors" (weights only) or "torch-zip" (everything, where the source has a tree).
+    force: replace an existing output.
+    dry_run: plan, check and report, but write nothing.
+
+    Raises
+    ------
+    OperationError: nothing can be carried over.
+    CorruptFile: the source contradicts its own checksums or sizes.
+    WriteError: the new file could not be written; nothing is left behind then.
+    """
+    if to not in SUFFIXES:
+        raise OperationError(f"cannot convert to {to!r}", next=f"choose {' or '.join(SUFFIXES)}")
+    checkpoint = layouts.open(os.fspath(source))
+    refuse_damaged(checkpoint)
+    plan = _plan(checkpoint, to)
+    target = Target(Path(output) if output is not None else beside(Path(source), to), force)
+    stamp = _stamp(checkpoint)
+    if not dry_run:
+        _write(plan, checkpoint, target, stamp)
+    receipt = _receipt(plan, checkpoint, target, to, dry_run)
+    if not dry_run:
+        write_receipt(receipt, target)
+    return receipt
+
+
+def beside(source: Path, to: str) -> Path:
+    """Return the default output: beside the source, named after it and the operation."""
+    return source.parent / f"{source.name.split('.')[0] or source.name}.convert{SUFFIXES[to]}"
+
+
+def _plan(checkpoint: Checkpoint, to: str) -> Conversion:
+    planner = conversion.to_safetensors if to == "safetensors" else conversion.to_torch_zip
+    plan = planner(checkpoint)
+    if not plan.tensors:
+        raise OperationError(
+            "holds no tensor that could be carried over",
+            where=checkpoint.path,
+            next=f"look at it with: ckptools inspect --list {checkpoint.path}",
+        )
+    return plan
+
+
+def refuse_damaged(checkpoint: Checkpoint) -> None:
+    """Raise CorruptFile when the container contradicts itself or its checksums.
+
+    A file that was merely cut off may go on: what is whole is carried, the rest is listed.
+    """
+    container = checkpoint.container
+    faults = [fault for fault in container.faults if fault.scope == "container"]
+    faults = [fault for fault in faults if fault.kind != "truncated"]
+    faults += [fault for fault in formats.verify_checksums(container) if fault.kind != "truncated"]
+    if faults:
+        raise CorruptFile(
+            f"{faults[0].where}: {faults[0].message}",
+            where=checkpoint.path,
+            next=f"see all of it with: ckptools inspect --verify {checkpoint.path}",
+        )
+
+
+def _stamp(checkpoint: Checkpoint) -> dict[str, tuple[int, int]]:
+    """Return size and modification time of every file of the source."""
+    paths = [checkpoint.path]
+    paths += [part.path for part in checkpoint.container.parts.values()]
+    return {p: (os.stat(p).st_size, os.stat(p).st_mtime_ns) for p in paths if os.path.isfile(p)}
+
+
+def _write(
+    plan: Conversion, checkpoint: Checkpoint, target: Target, stamp: dict[str, tuple[int, int]]
+) -> None:
+    def verify(path: Path) -> None:
+        if _stamp(checkpoint) != stamp:
+            raise CorruptFile("changed while it was read", where=checkpoint.path, next="try again")
+        verify_equal(plan, layouts.open(str(path)))
+
+    like = Path(checkpoint.path) if os.path.isfile(checkpoint.path) else None
+    with new_file(target, size=plan.nbytes, like=like, verify=verify) as file:
+        plan.write(file, target.path.stem)
+
+
+def verify_equal(plan: Conversion, written: Checkpoint) -> None:
+    """Raise VerificationFailed unless every tensor reads back bit for bit."""
+    if plan.target == "safetensors" or plan.ties:
+        found = dict(conversion.named(written))
+        pairs = [(name, ref, found.get(name)) for name, ref in plan.tensors.items()]
+    else:
+        back = conversion.to_torch_zip(written).tensors
+        if len(back) != len(plan.tensors):
+            raise VerificationFailed("the new file has another number of tensors")
+        names = itertools.count()
+        pairs = [
+            (str(next(names)), ref, other)
+            for ref, other in zip(plan.tensors.values(), back.values(), strict=True)
+        ]
+    for name, ref, other in pairs:
+        if other is None or not _equal(ref, other):
+            raise VerificationFailed("does not read back as it was", where=name)
+
+
+def _equal(one: TensorRef, other: TensorRef) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    if one.unreadable is not None or one.storage is None:
+        return other.unreadable is not None or other.storage is None
+    chunks = zip(iter_chunks(one), iter_chunks(other), strict=True)
+    return all(torch_writer.raw(a) == torch_writer.raw(b) for a, b in chunks)
+
+
+def _receipt(
+    plan: Conversion, checkpoint: Checkpoint, target: Target, to: str, dry_run: bool
+) -> Receipt:
+    source: dict[str, Any] = {"path": checkpoint.path, "sha256": None}
+    if os.path.isfile(checkpoint.path):
+        source["sha256"] = sha256(Path(checkpoint.path))
+    output = {"path": str(target.path), "sha256": None if dry_run else sha256(target.real)}
+    return Receipt(
+        operation="convert",
+        parameters={"to": to},
+        source=source,
+        output=output,
+        changes=plan.changes,
+        untouched=len(plan.tensors),
+        verified=not dry_run,
+        dry_run=dry_run,
+        not_judged=tuple(_named(change) for change in plan.changes if _lost(change)),
+    )
+
+
+def _lost(change: TensorChange) -> bool:
+    return change.action == "not-carried"
+
+
+def _named(change: TensorChange) -> str:
+    return f"{change.tensor}: not carried over ({change.detail})"
+
+
+def write_receipt(receipt: Receipt, target: Target) -> None:
+    """Write the receipt beside the output, as ``STEM.receipt.json``."""
+    path = target.path.with_suffix(".receipt.json")
+    with new_file(Target(path, force=True), verify=lambda path: None) as file:
+        file.write(json.dumps(receipt.document(), indent=1, allow_nan=False).encode())
