@@ -31,7 +31,7 @@ def test_contiguity_is_numpys(shape: tuple[int, ...], random: object) -> None:
     assert ref.nbytes == moved.nbytes
 
 
-@pytest.mark.parametrize("available", range(0, 13))
+@pytest.mark.parametrize("available", range(13))
 def test_readable_when_the_last_element_is_there(tmp_path: Path, available: int) -> None:
     path = tmp_path / "bytes"
     path.write_bytes(bytes(12))
