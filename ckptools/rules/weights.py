@@ -61,8 +61,7 @@ def shares_bytes(first: NamedTensor, second: NamedTensor) -> bool:
 
 def suffix(tensor: NamedTensor) -> str:
     """Return the name inside the block, which siblings share."""
-    start = f"{tensor.stack}.{tensor.block}." if tensor.stack else f"{tensor.block}."
-    return tensor.name.removeprefix(start)
+    return tensor.name.removeprefix(f"{tensor.module}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,9 +318,14 @@ class Builder:
         return replace(whole, **parts)
 
 
-def with_faults(faults: Iterable[Fault], *, checksums: Iterable[Fault] = ()) -> Evidence:
+def fault(kind: str, where: str = "data/3", *, scope: str = "container", **numbers: Any) -> Fault:
+    """Return a fault as a reader would report it."""
+    return Fault(kind, where, f"something is wrong ({kind})", scope, numbers)
+
+
+def with_faults(faults: Iterable[Fault], *, checksums: Iterable[Fault] | None = ()) -> Evidence:
     """Return a healthy model in a container with these faults."""
     builder = Builder({"fc1.weight": np.random.default_rng(0).normal(size=(8, 8)) * 0.1})
     builder.faults = tuple(faults)
-    builder.checksums = tuple(checksums)
+    builder.checksums = None if checksums is None else tuple(checksums)
     return builder.evidence()

@@ -7,15 +7,19 @@ without parameters that give evidence.  Beside those it stays silent on every he
 
 from __future__ import annotations
 
+import ast
 import importlib
 import shlex
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import ckptools
 from ckptools.rules import judge, rules
+from ckptools.rules.file.faults import KINDS
 from ckptools.rules.registry import Rule
 from ckptools.types.evidence import Evidence
 from tests.builders.healthy import HEALTHY
@@ -108,3 +112,37 @@ def test_a_hint_says_that_it_was_not_measured_or_gives_the_rate() -> None:
         text = rule.explanation.sections["False alarms"]
         if rule.confidence == "hint":
             assert "Not yet measured; hint" in text or "%" in text, rule.code
+
+
+def fault_kinds() -> dict[str, str]:
+    """Return every kind of fault that our own readers spell, with the file that does."""
+    kinds = {}
+    for folder in ("sources", "formats", "layouts"):
+        for path in (Path(ckptools.__file__).parent / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                for word in _kinds_in(node):
+                    kinds[word] = path.name
+    return kinds
+
+
+def _kinds_in(node: ast.AST) -> list[str]:
+    """Return the kinds that a call gives to a fault, or a parameter called kind defaults to."""
+    if isinstance(node, ast.FunctionDef):
+        named = node.args.args[len(node.args.args) - len(node.args.defaults) :]
+        pairs = zip(named, node.args.defaults, strict=True)
+        candidates = [default for argument, default in pairs if argument.arg == "kind"]
+    elif isinstance(node, ast.Call):
+        called = getattr(node.func, "attr", None) or getattr(node.func, "id", "")
+        adds = called in ("Fault", "problem") or (called == "add" and len(node.args) >= 3)
+        candidates = [keyword.value for keyword in node.keywords if keyword.arg == "kind"]
+        candidates += node.args[:1] if adds else []
+    else:
+        return []
+    constants = [value for value in candidates if isinstance(value, ast.Constant)]
+    return [str(constant.value) for constant in constants if isinstance(constant.value, str)]
+
+
+def test_every_kind_of_fault_belongs_to_a_rule() -> None:
+    kinds = fault_kinds()
+    assert "truncated" in kinds
+    assert set(kinds) - set(KINDS) == set(), {kind: kinds[kind] for kind in set(kinds) - set(KINDS)}

@@ -39,7 +39,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for group, block in odd_blocks(evidence.checkpoint, lambda tensor: tensor.ref.dtype):
         odd = group.members[block]
         usual = next(t.ref.dtype for b, t in group.members.items() if b != block)
-        place = targets.within(odd, f"{group.stack}.{block}")
+        place = targets.module(odd)
         blocks.setdefault(place, []).append((group.suffix, odd.ref.dtype, usual))
     for place, tensors in blocks.items():
         own, others = (sorted({tensor[i] for tensor in tensors}) for i in (1, 2))

@@ -8,6 +8,7 @@ from ckptools.rules.advice import inspect
 from ckptools.rules.keys.odd_block import LEAST_BLOCKS
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Targets, count, listed, siblings
+from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
@@ -35,17 +36,13 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     assert evidence.checkpoint is not None
     targets = Targets(evidence.checkpoint)
-    blocks: dict[tuple[str, str], set[int]] = {}
-    for tensor in evidence.checkpoint.tensors():
-        if tensor.stack is not None and tensor.block is not None:
-            blocks.setdefault((tensor.set, tensor.stack), set()).add(tensor.block)
+    blocks = _blocks(evidence.checkpoint)
     lacking: dict[str, list[str]] = {}
     for group in siblings(evidence.checkpoint, at_least=LEAST_BLOCKS - 1):
         known = blocks[group.set, group.stack]
-        absent = known - set(group.members)
+        absent = set(known) - set(group.members)
         if len(absent) == 1 and min(known) < min(absent) < max(known):
-            tensor = next(iter(group.members.values()))
-            place = targets.within(tensor, f"{group.stack}.{min(absent)}")
+            place = targets.module(known[min(absent)])
             lacking.setdefault(place, []).append(group.suffix)
     for place, suffixes in lacking.items():
         yield found(
@@ -55,3 +52,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             evidence={"missing": suffixes[:100], "count": len(suffixes)},
             advice=inspect(evidence, "--list", "--grep", place.rpartition(":")[2]),
         )
+
+
+def _blocks(checkpoint: Checkpoint) -> dict[tuple[str, str], dict[int, NamedTensor]]:
+    """Return one tensor of every block by (set, stack) and block."""
+    blocks: dict[tuple[str, str], dict[int, NamedTensor]] = {}
+    for tensor in checkpoint.tensors():
+        if tensor.stack is not None and tensor.block is not None:
+            blocks.setdefault((tensor.set, tensor.stack), {})[tensor.block] = tensor
+    return blocks

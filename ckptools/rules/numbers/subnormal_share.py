@@ -44,9 +44,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     """
     assert evidence.checkpoint is not None
     hits = [
-        hit
-        for hit in parameters(evidence)
-        if len(hit[0].ref.shape) > 1 and share(hit[1]) > limit
+        hit for hit in parameters(evidence) if len(hit[0].ref.shape) > 1 and share(hit[1]) > limit
     ]
     for group in gathered(evidence.checkpoint, hits, few=4):
         number = sum(statistics.subnormal for _, statistics in group.hits)

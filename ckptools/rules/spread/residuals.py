@@ -117,20 +117,18 @@ def places(checkpoint: Checkpoint, judged: list[Residual], outliers: list[Residu
     """Return ``outliers`` by block where at least half of the block's tensors are, else alone."""
     targets = Targets(checkpoint)
     sizes = Counter(_block(residual) for residual in judged)
-    blocks: dict[tuple[str, str, int], list[Residual]] = {}
+    blocks: dict[tuple[str, str], list[Residual]] = {}
     for residual in outliers:
         blocks.setdefault(_block(residual), []).append(residual)
     found = []
-    for block, members in blocks.items():
-        if len(members) > 1 and 2 * len(members) >= sizes[block]:
-            name = f"{block[1]}.{block[2]}" if block[1] else str(block[2])
-            target = targets.within(members[0].tensor, name)
-            found.append(Place(target, name, tuple(members)))
+    for key, members in blocks.items():
+        if len(members) > 1 and 2 * len(members) >= sizes[key]:
+            block = members[0].tensor
+            found.append(Place(targets.module(block), block.module, tuple(members)))
         else:
             found += [Place(targets.tensor(m.tensor), m.tensor.name, (m,)) for m in members]
     return found
 
 
-def _block(residual: Residual) -> tuple[str, str, int]:
-    tensor = residual.tensor
-    return tensor.set, tensor.stack or "", tensor.block or 0
+def _block(residual: Residual) -> tuple[str, str]:
+    return residual.tensor.set, residual.tensor.module

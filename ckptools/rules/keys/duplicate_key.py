@@ -1,0 +1,80 @@
+"""KEY106: one key, two values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ckptools.rules.advice import inspect
+from ckptools.rules.file.faults import covers, faults, report
+from ckptools.rules.registry import rule
+from ckptools.types.container import Fault
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+from ckptools.types.tree import Instance, Pairs
+
+KINDS = covers(__name__, "duplicate-key")
+
+
+@rule("KEY106", "duplicate-key", severity="error", confidence="proof", needs=("checkpoint",))
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """The file gives one key twice.
+
+    What it means
+        A state dict, header or index holds two values under the same key.
+
+    Why it matters
+        A dictionary keeps the last one, other readers the first, and the other is lost without
+        a word. A program that saves a dictionary cannot produce this: the file was edited,
+        damaged or forged.
+
+    False alarms
+        None in the statement itself.
+
+    What to do
+        Get the file again from its source; compare both values with an earlier checkpoint.
+
+    References
+        RFC 8259, section 4 (names within an object should be unique); Python: pickle SETITEMS.
+    """
+    assert evidence.checkpoint is not None
+    container = evidence.checkpoint.container
+    pickled = [
+        Fault("duplicate-key", key, f"the pickle gives this key {times} times")
+        for key, times in repeated_keys(container.root)
+    ]
+    every = [*faults(evidence), *pickled]
+    yield from report(every, KINDS, lambda fault: inspect(evidence, "--list"))
+
+
+def repeated_keys(root: Any) -> Iterator[tuple[str, int]]:
+    """Iterate over (key, times) for every text key that a mapping in the tree has repeatedly.
+
+    The tree is walked by identity and without recursion: a file may make it deep or cyclic.
+    """
+    seen: set[int] = set()
+    work = [root]
+    while work:
+        node = work.pop()
+        if id(node) in seen or not isinstance(node, (Pairs, Instance, list, tuple)):
+            continue
+        seen.add(id(node))
+        pairs = _pairs(node)
+        keys = Counter(key for key, _ in pairs if isinstance(key, str))
+        yield from ((key, times) for key, times in keys.items() if times > 1)
+        work.extend(value for _, value in pairs)
+        work.extend(_inside(node))
+
+
+def _pairs(node: Any) -> list[tuple[Any, Any]]:
+    if isinstance(node, Pairs):
+        return node.entries
+    return node.pairs if isinstance(node, Instance) else []
+
+
+def _inside(node: Any) -> Iterable[Any]:
+    """Return what lies in a node beside its key-value pairs."""
+    if isinstance(node, Instance):
+        return (node.state, node.args, node.kwargs, *node.items)
+    return node if isinstance(node, (list, tuple)) else ()

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+from functools import partial
+
+from ckptools.rules.file.tensor_out_of_bounds import KINDS
+from tests.builders.evidence import fault, with_faults
+
+FIRES_ON = {kind: partial(with_faults, [fault(kind)]) for kind in sorted(KINDS)}
+FIRES_ON["many"] = partial(with_faults, [fault(min(KINDS), f"data/{n}") for n in range(50)])
+SILENT_ON = {"no_fault": partial(with_faults, []), "another": partial(with_faults, [fault("odd")])}
