@@ -110,14 +110,22 @@ class StepSizes:
 
     Attributes
     ----------
-    alpha: lr_s·√(1−β2^s)/(1−β1^s), with the update's own rounding (8u relative) included.
+    alpha: lr_s·√(1−β2^s)/(1−β1^s).
+    slack: relative rounding of the update: 8u for its own operations, and what 1 − β^s loses by
+        cancellation in float64 (for ``capturable``, in float32).
     eps: ε·√(1−β2^s).
     cap: the most that |m_s|/(√v_s + ε_s) can be: max(c_s, (c_s√floor + noise)/ε_s).
     """
 
     alpha: Floats
+    slack: Floats
     eps: Floats
     cap: Floats
+
+    @property
+    def largest(self) -> Floats:
+        """The step sizes with their rounding."""
+        return self.alpha * (1 + self.slack)
 
 
 @lru_cache(maxsize=256)
@@ -138,8 +146,15 @@ def step_sizes(premises: AdamPremises) -> StepSizes:
     correct = premises.bias_correction
     scale = np.sqrt(second) / first if correct else np.ones_like(steps)
     eps = premises.eps * (np.sqrt(second) if correct else np.ones_like(steps))
-    slack = 1 + 8 * rate.u + (CAPTURABLE_SLACK if premises.capturable else 0.0)
-    return StepSizes(lr * scale * slack, eps, _caps(rate, steps, eps))
+    return StepSizes(
+        lr * scale, update_rounding(premises, first, second), eps, _caps(rate, steps, eps)
+    )
+
+
+def update_rounding(premises: AdamPremises, first: Floats, second: Floats) -> Floats:
+    """Return the relative rounding of an update whose bias corrections are given."""
+    slack = 8 * premises.roundoff + (CAPTURABLE_SLACK if premises.capturable else 0.0)
+    return np.asarray(slack + 2.0**-52 * (1 / first + 1 / second))
 
 
 def _one_minus_power(beta: float, steps: Floats) -> Floats:

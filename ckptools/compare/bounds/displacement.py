@@ -137,7 +137,7 @@ def _largest_shrink(premises: AdamPremises) -> float:
 def loose_limit(premises: AdamPremises) -> float:
     """Return Σ lr_s R_s, the same for every element."""
     sizes = step_sizes(premises)
-    return float(np.dot(sizes.alpha, sizes.cap))
+    return float(np.dot(sizes.largest, sizes.cap))
 
 
 def loose(w_a: Values, w_b: Values, premises: AdamPremises) -> BoundResult:
@@ -164,7 +164,7 @@ def eps_aware_limit(m_a: Floats, v_a: Floats, v_b: Floats, premises: AdamPremise
         least = np.sqrt(np.maximum(power(rate.b2, last) * v_a - rate.floor, 0))
         quotient = reach / (least + float(sizes.eps[part].min()))
         capped = np.minimum(quotient, float(sizes.cap[part].max()))
-        total += float(sizes.alpha[part].sum()) * capped
+        total += float(sizes.largest[part].sum()) * capped
     return np.minimum(total, loose_limit(premises))
 
 
@@ -206,7 +206,7 @@ class TightSums:
 @lru_cache(maxsize=256)
 def tight_sums(premises: AdamPremises) -> TightSums:
     """Return Σ α_s r^k, √(Σ a_j²) and Σ α_s."""
-    rate, alpha = rates_of(premises), step_sizes(premises).alpha
+    rate, alpha = rates_of(premises), step_sizes(premises).largest
     k = np.arange(1, alpha.size + 1)
     with np.errstate(over="ignore", under="ignore"):
         carried = float(np.dot(alpha, np.power(rate.r, k)))

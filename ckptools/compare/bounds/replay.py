@@ -7,7 +7,8 @@ that step, which files often do not hold (a scheduler steps before or after savi
 solved by least squares, lr̂ = Σxy/Σx² with y = w_A − w_B.
 
 Slack per element, s: rounding of the weight (u_w, or 2.5 u_w with decoupled decay, of the larger
-weight; one more u_w for lr λ in the product) plus 8u of the update plus what underflow swallows in
+weight; one more u_w for lr λ in the product) plus 8u of the update
+(and what 1 − β^t loses by cancellation) plus what underflow swallows in
 m, 2η/(√v̂ + ε).  If the history is true, |lr̂ − lr| ≤ Σ|x|s/Σx² = d, so every element satisfies
 
     |y − lr̂ x| ≤ s + d|x|,
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.compare.bounds.coefficients import CAPTURABLE_SLACK
+from ckptools.compare.bounds.coefficients import update_rounding
 from ckptools.compare.bounds.premises import ROUNDOFF, UNDERFLOW, WEIGHTS, AdamPremises
 from ckptools.compare.bounds.result import BoundResult, Floats, Values, float64, from_ratios
 
@@ -138,16 +139,13 @@ def _step(w_a: Values, w_b: Values, m_b: Values, v_b: Values, premises: AdamPrem
     The update is at most |y| plus lr λ|w_A|, and lr λ ≤ 0.1 adds less than u_w|w_A|.
     """
     older, newer, first, second = (float64(values) for values in (w_a, w_b, m_b, v_b))
-    t, u, eta = premises.step, premises.roundoff, premises.underflow
-    corrected = premises.bias_correction
-    scale1 = 1 - premises.beta1**t if corrected else 1.0
-    scale2 = math.sqrt(1 - premises.beta2**t) if corrected else 1.0
+    eta, scale1, scale2 = premises.underflow, *_bias_corrections(premises)
     with np.errstate(all="ignore"):
-        root = np.sqrt(second) / scale2 + premises.eps
+        root = np.sqrt(second) / math.sqrt(scale2) + premises.eps
         x = first / scale1 / root + premises.decay * older
         y = older - newer
         size = np.maximum(np.abs(older), np.abs(newer))
-        relative = 8 * u + (CAPTURABLE_SLACK if premises.capturable else 0.0)
+        relative = update_rounding(premises, np.array(scale1), np.array(scale2))
         slack = _weight_rounding(premises) * size + relative * np.abs(y)
         slack += eta * (1 + 2 / (scale1 * root))
         if premises.master:
@@ -155,6 +153,13 @@ def _step(w_a: Values, w_b: Values, m_b: Values, v_b: Values, premises: AdamPrem
             slack += ROUNDOFF[stored] * (np.abs(older) + np.abs(newer)) + 2 * UNDERFLOW[stored]
     judged = np.isfinite(x) & np.isfinite(y) & ((second == 0) | (second >= 2.0**-126))
     return _Step(x, y, slack, judged)
+
+
+def _bias_corrections(premises: AdamPremises) -> tuple[float, float]:
+    """Return 1 − β1^t and 1 − β2^t, or ones where there is no correction."""
+    if not premises.bias_correction:
+        return 1.0, 1.0
+    return 1 - premises.beta1**premises.step, 1 - premises.beta2**premises.step
 
 
 def _weight_rounding(premises: AdamPremises) -> float:

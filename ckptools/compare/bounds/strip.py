@@ -27,12 +27,11 @@ that of :mod:`ckptools.compare.bounds.displacement`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ckptools.compare.bounds.coefficients import (
-    CAPTURABLE_SLACK,
     Rates,
     geometric,
     power,
@@ -121,11 +120,11 @@ def centre_and_radius(
         inside[k - 1] = (1 - premises.beta1) * running
     centre, radius = _range(inside, window)
     centre = centre + carried * m0
-    rounding = 8 * window.rate.u + (CAPTURABLE_SLACK if premises.capturable else 0.0)
+    rounding = step_sizes(premises).slack
     for k in range(1, window.steps + 1):
         largest = _largest_moment(k, m0, window)
         radius = radius + spread[k - 1] * largest + middle[k - 1] * window.error[k - 1]
-        radius = radius + rounding * high[k - 1] * (largest + window.error[k - 1])
+        radius = radius + rounding[k - 1] * high[k - 1] * (largest + window.error[k - 1])
         radius = radius + high[k - 1] * 2 * window.rate.eta
     return centre, radius
 
@@ -133,12 +132,11 @@ def centre_and_radius(
 def _weights(v0: Floats, v1: Floats, premises: AdamPremises) -> tuple[Floats, Floats]:
     """Return the smallest and largest h_s of every step and element."""
     rate, n = rates_of(premises), premises.steps
-    exact = step_sizes(replace(premises, capturable=False))
-    alpha = exact.alpha / (1 + 8 * rate.u)
+    exact = step_sizes(premises)
     k = np.arange(1, n + 1)[:, None]
     lr = np.asarray(premises.learning_rates)
     shrink = np.append(np.cumprod((1 - lr * premises.decay)[::-1])[::-1][1:], 1.0)
-    factor = (alpha * shrink)[:, None]
+    factor = (exact.alpha * shrink)[:, None]
     least = np.maximum(rate.b2**k * v0 - rate.floor, 0)
     most = (v1 + rate.floor) * rate.b2 ** (-(n - k).astype(np.float64))
     least[-1], most[-1] = np.maximum(v1 - rate.eta, 0), v1
