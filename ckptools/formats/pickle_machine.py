@@ -50,9 +50,13 @@ DEFAULT_LIMITS = Limits()
 
 
 class BrokenPickle(CorruptFile):
-    """A pickle that cannot be read to its end; ``globals`` are the names up to there."""
+    """A pickle that cannot be read to its end.
+
+    ``globals`` are the names up to there, ``position`` is the offset in the data.
+    """
 
     globals: tuple[GlobalUse, ...] = ()
+    position: int = 0
 
 
 class IncompletePickle(BrokenPickle):
@@ -189,6 +193,7 @@ class _Machine:
         """Return the error for a pickle that cannot be read to its end."""
         error = kind(self.describe(message))
         error.globals = self.graded()
+        error.position = self.position
         return error
 
     def describe(self, message: str) -> str:

@@ -21,6 +21,7 @@ def read_pickle(
     offset: int,
     end: int | None = None,
     *,
+    window: int = FIRST,
     persistent: Callable[[Any], Any] | None = None,
 ) -> PickleResult:
     """Read the pickle that begins at ``offset``; its ``end_offset`` counts from the file's start.
@@ -30,6 +31,7 @@ def read_pickle(
     Parameters
     ----------
     end: the pickle must end before this offset (the end of the file when left out).
+    window: bytes to read at first.
     persistent: as for :func:`ckptools.formats.pickle_machine.run`; may be asked twice for one id.
 
     Raises
@@ -38,7 +40,6 @@ def read_pickle(
     CorruptFile: it is malformed or longer than 128 MiB.
     """
     there = (source.size if end is None else end) - offset
-    window = FIRST
     while True:
         data = source.read_at(offset, min(window, there)) if there > 0 else b""
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ckptools.errors import CorruptFile
 from ckptools.formats.fault_list import FaultList
+from ckptools.formats.old_variables import recognise_variables
 from ckptools.formats.pickle_machine import BrokenPickle, IncompletePickle, PickleResult, run
 from ckptools.formats.pickle_stream import read_pickle
 from ckptools.formats.plain_values import Unfit
@@ -58,6 +59,7 @@ class TorchLegacy:
         stream.keys()
         storages = stream.storages(content)
         recognised = recognise(content, storages)
+        recognise_variables(content)
         stream.faults.extend(content.faults)
         stream.faults.extend(recognised.faults)
         return Container(

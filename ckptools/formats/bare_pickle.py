@@ -1,0 +1,124 @@
+"""A pickle by itself, as ``pickle.dump`` writes it: listed inertly, with the names it holds.
+
+It has no storages, so it is no checkpoint of torch's; but people load such files, and whoever
+hides something in one counts on that.  What follows the first pickle is read for its names, too.
+"""
+
+from __future__ import annotations
+
+from ckptools.errors import CorruptFile
+from ckptools.formats.fault_list import FaultList
+from ckptools.formats.pickle_machine import (
+    HIGHEST_PROTOCOL,
+    BrokenPickle,
+    IncompletePickle,
+    Limits,
+    PickleResult,
+    run,
+)
+from ckptools.formats.pickle_stream import read_pickle
+from ckptools.formats.registry import formats
+from ckptools.formats.tensors import recognise
+from ckptools.formats.torch_legacy import is_magic
+from ckptools.formats.uses import merged
+from ckptools.formats.zip_directory import LOCAL
+from ckptools.types.container import Container, GlobalUse
+from ckptools.types.source import Source
+
+#: what is looked at before the file is believed to be a pickle
+HEAD = 64 << 10
+_SNIFFING = Limits(opcodes=100_000, memory=16 << 20)
+#: pickles of one file that are read for their names
+MAX_PICKLES = 1000
+#: opcodes with which protocols 0 and 1 begin anything worth saving: MARK, GLOBAL, empty dict, list
+_OPENING = b"(c}]"
+
+
+class BarePickle:
+    """The reader of plain pickles."""
+
+    order = 90
+
+    def sniff(self, source: Source) -> int:
+        """Return 2 for a whole pickle, 1 for what seems to be the beginning of one."""
+        head = source.read_at(0, min(source.size, HEAD))
+        if not head or head.startswith(LOCAL):
+            return 0
+        try:
+            result = run(head, limits=_SNIFFING)
+        except BrokenPickle as error:
+            return _begins_like_pickle(head, error)
+        return _is_worth_listing(result)
+
+    def open(self, path: str, source: Source) -> Container:
+        """Return the tree of the first pickle and the names of all.
+
+        Raises
+        ------
+        CorruptFile: the first pickle cannot be read; the message says what it names until there.
+        """
+        faults = FaultList()
+        try:
+            first = read_pickle(source, 0)
+        except BrokenPickle as error:
+            raise type(error)(error.message, where=path) from None
+        uses = list(first.globals)
+        if first.end_offset < source.size:
+            uses.extend(_following(source, first.end_offset, faults))
+        faults.extend(first.faults)
+        faults.extend(recognise(first, {}).faults)
+        return Container(
+            path=path,
+            format="bare-pickle",
+            size_bytes=source.size,
+            root=first.root,
+            source=source,
+            globals=merged(uses),
+            faults=faults.faults(),
+            metadata={"pickle_protocol": first.protocol},
+        )
+
+
+formats.add("bare-pickle", BarePickle())
+
+
+def _is_worth_listing(result: PickleResult) -> int:
+    """Return 2 for a pickle of something; a lone scalar without header may be any text file."""
+    if is_magic(result):
+        return 0
+    scalar = result.root is None or type(result.root) in (bool, int, float, str, bytes)
+    return 0 if scalar and result.protocol == 0 and not result.globals else 2
+
+
+def _begins_like_pickle(head: bytes, error: BrokenPickle) -> int:
+    """Return 1 when so much of a broken pickle was read that it was meant to be one."""
+    if error.globals:
+        return 1
+    announced = head[0] == 0x80 and len(head) > 1 and head[1] <= HIGHEST_PROTOCOL
+    if isinstance(error, IncompletePickle):
+        return int(announced or (len(head) == HEAD and head[0] in _OPENING))
+    return int(announced and error.position > 16)
+
+
+def _following(source: Source, position: int, faults: FaultList) -> list[GlobalUse]:
+    """Return the names of all pickles behind the first one."""
+    uses: list[GlobalUse] = []
+    faults.add(
+        "trailing-bytes",
+        "end of file",
+        f"{source.size - position:,} bytes lie behind the first pickle",
+        bytes=source.size - position,
+    )
+    for _ in range(MAX_PICKLES):
+        if position >= source.size:
+            break
+        try:
+            result = read_pickle(source, position)
+        except BrokenPickle as error:
+            uses.extend(error.globals)
+            break
+        except CorruptFile:
+            break
+        uses.extend(result.globals)
+        position = result.end_offset
+    return uses
