@@ -23,6 +23,16 @@ class Unfit(ValueError):
         self.kind = kind
 
 
+def global_name(node: Any) -> str | None:
+    """Return ``module.name`` of a global, None for any other node (which may nest endlessly)."""
+    return f"{node.module}.{node.name}" if type(node) is Global else None
+
+
+def called(node: Any) -> str | None:
+    """Return the name of what an inert call would call, or None."""
+    return global_name(node.constructor) if type(node) is Instance else None
+
+
 def is_size(value: Any) -> bool:
     """Return whether ``value`` is a whole number that a size or a position can be."""
     return type(value) is int and 0 <= value < 1 << 63
@@ -30,7 +40,7 @@ def is_size(value: Any) -> bool:
 
 def sizes(node: Any) -> tuple[int, ...]:
     """Return a tuple of sizes or strides given as tuple, list or ``torch.Size``."""
-    if type(node) is Instance and str(node.constructor) == "torch.Size":
+    if called(node) == "torch.Size":
         if type(node.args) is not tuple or len(node.args) != 1:
             raise Unfit("a size without numbers")
         node = node.args[0]
@@ -59,67 +69,83 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 # -- bytes and collections -------------------------------------------------------------------
 
 
-def raw_bytes(node: Any) -> bytes:
-    """Return bytes, also where protocol 2 spells them as encoded text."""
+def raw_bytes(node: Any, cache: Cache) -> bytes:
+    """Return bytes, also where protocol 2 spells them as encoded text.
+
+    One text may stand behind many calls; it is encoded once.
+    """
     if type(node) is bytes:
         return node
-    if type(node) is str:  # a byte string of Python 2
-        return node.encode("latin-1")
-    if type(node) is Instance and str(node.constructor) in ("_codecs.encode", *_BYTES):
-        return _encoded(node)
-    if type(node) is bytearray:
-        return bytes(node)
-    raise Unfit("data that is no bytes")
+    if called(node) in _BYTES:
+        node = _text(node.args)
+    if type(node) not in (str, bytearray):
+        raise Unfit("data that is no bytes")
+    if id(node) not in cache:
+        raw = node.encode("latin-1") if type(node) is str else bytes(node)
+        cache[id(node)] = (node, raw)
+    return cache[id(node)][1]
 
 
-_BYTES = ("builtins.bytes", "__builtin__.bytes")
+#: Encoded texts by identity; the text is kept, so that its identity stays taken.
+Cache = dict[int, tuple[Any, bytes]]
+_BYTES = frozenset(
+    f"{module}.{name}"
+    for module, name in (
+        ("_codecs", "encode"),
+        ("builtins", "bytes"),
+        ("__builtin__", "bytes"),
+        ("builtins", "bytearray"),
+        ("__builtin__", "bytearray"),
+    )
+)
 
 
-def _encoded(instance: Instance) -> bytes:
+def _text(args: Any) -> str:
+    """Return the text of ``encode(text, 'latin1')``."""
+    if args == ():
+        return ""
+    if type(args) is not tuple or len(args) != 2 or type(args[0]) is not str:
+        raise Unfit("bytes that are encoded in an unknown way")
+    if args[1] not in ("latin1", "latin-1"):
+        raise Unfit("bytes that are encoded in an unknown way")
+    return args[0]
+
+
+def _encoded(instance: Instance, cache: Cache) -> bytes:
+    return raw_bytes(instance, cache)
+
+
+def _bytearray(instance: Instance, cache: Cache) -> bytes:
     args = instance.args
     if args == ():
         return b""
-    if type(args) is not tuple or len(args) != 2:
-        raise Unfit("bytes that are encoded in an unknown way")
-    text, encoding = args
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise Unfit("bytes that are encoded in an unknown way")
-    return text.encode("latin-1")
-
-
-def _bytearray(instance: Instance) -> bytearray | None:
-    args = instance.args
-    if args == ():
-        return bytearray()
-    if type(args) is tuple and len(args) == 2 and args[1] in ("latin1", "latin-1"):
-        args = args[:1]
-    if type(args) is not tuple or len(args) != 1 or type(args[0]) is int:
+    if type(args) is not tuple or type(args[0]) is int:
         raise Unfit("a buffer that is made of a number")
-    return bytearray(raw_bytes(args[0]))
+    return raw_bytes(args[0], cache) if len(args) == 1 else _encoded(instance, cache)
 
 
-def _set(instance: Instance) -> SetNode:
-    frozen = str(instance.constructor).endswith("frozenset")
+def _set(instance: Instance, cache: Cache) -> SetNode:
+    frozen = instance.constructor.name == "frozenset"
     args = instance.args
     if args == ():
         return SetNode([], frozen)
-    if type(args) is not tuple or len(args) != 1 or type(args[0]) not in (list, tuple):
+    if type(args) is not tuple or len(args) != 1 or type(args[0]) is not list:
         raise Unfit("a set that is made of something else than a list")
-    return SetNode(list(args[0]), frozen)
+    return SetNode(args[0], frozen)  # not copied: many sets may share one list
 
 
-def _complex(instance: Instance) -> complex:
+def _complex(instance: Instance, cache: Cache) -> complex:
     args = instance.args
     if type(args) is not tuple or not all(type(part) in (int, float) for part in args):
         raise Unfit("a complex number that is made of something else than numbers")
     return complex(*args[:2])
 
 
-def _size(instance: Instance) -> tuple[int, ...]:
+def _size(instance: Instance, cache: Cache) -> tuple[int, ...]:
     return sizes(instance)
 
 
-def _device(instance: Instance) -> str:
+def _device(instance: Instance, cache: Cache) -> str:
     args = instance.args
     if type(args) is not tuple or not all(type(part) in (str, int) for part in args):
         raise Unfit("a device that is made of something else than a name")
@@ -164,7 +190,7 @@ def numpy_dtype(node: Any) -> tuple[str, str] | None:
     """Return (torch's name, byte order) of a numpy dtype, or None where torch has none."""
     if type(node) is Global:
         return (node.name, "little") if node.name in ITEMSIZE else None
-    if type(node) is not Instance or str(node.constructor) != "numpy.dtype":
+    if called(node) != "numpy.dtype":
         return None
     args = node.args
     if type(args) is not tuple or not args:
@@ -187,7 +213,7 @@ def _order_mark(dtype: Instance) -> str:
     return code[:1] if type(code) is str else "<"
 
 
-def _numpy_scalar(instance: Instance) -> Any:
+def _numpy_scalar(instance: Instance, cache: Cache) -> Any:
     """Return the Python number that a numpy scalar holds; others stay inert."""
     args = instance.args
     if type(args) is not tuple or len(args) != 2:
@@ -196,7 +222,7 @@ def _numpy_scalar(instance: Instance) -> Any:
     if kind is None:
         return None
     name, order = kind
-    raw = raw_bytes(args[1])
+    raw = raw_bytes(args[1], cache)
     if len(raw) != ITEMSIZE[name]:
         raise Unfit(f"a numpy scalar of type {name} with {len(raw)} bytes")
     mark = ">" if order == "big" else "<"
@@ -208,7 +234,7 @@ def _numpy_scalar(instance: Instance) -> Any:
     return None
 
 
-def _numpy_array(instance: Instance) -> TensorRef | None:
+def _numpy_array(instance: Instance, cache: Cache) -> TensorRef | None:
     """Return ``_reconstruct`` with its state (version, shape, dtype, fortran, data)."""
     state = instance.state
     if type(state) is not tuple or len(state) not in (4, 5):
@@ -216,24 +242,24 @@ def _numpy_array(instance: Instance) -> TensorRef | None:
     shape, dtype, fortran, data = state[-4:]
     if type(data) is list:
         return None  # an array of Python objects
-    return _array(dtype, shape, bool(fortran), data)
+    return _array(dtype, shape, bool(fortran), data, cache)
 
 
-def _numpy_frombuffer(instance: Instance) -> TensorRef | None:
+def _numpy_frombuffer(instance: Instance, cache: Cache) -> TensorRef | None:
     """Return ``_frombuffer(data, dtype, shape, order)``, which protocol 5 uses."""
     args = instance.args
     if type(args) is not tuple or len(args) != 4:
         raise Unfit("a numpy array without its four arguments")
-    return _array(args[1], args[2], args[3] == "F", args[0])
+    return _array(args[1], args[2], args[3] == "F", args[0], cache)
 
 
-def _array(dtype: Any, shape: Any, fortran: bool, data: Any) -> TensorRef | None:
+def _array(dtype: Any, shape: Any, fortran: bool, data: Any, cache: Cache) -> TensorRef | None:
     kind = numpy_dtype(dtype)
     if kind is None:
         return None
     name, order = kind
     size = sizes(shape)
-    raw = raw_bytes(data)
+    raw = raw_bytes(data, cache)
     if prod(size) * ITEMSIZE[name] != len(raw):
         raise Unfit(f"a numpy array of {prod(size):,} elements with {len(raw):,} bytes")
     strides = row_major(size)
@@ -245,7 +271,7 @@ def _array(dtype: Any, shape: Any, fortran: bool, data: Any) -> TensorRef | None
 
 
 #: What is recognised, by exact name.
-PLAIN: dict[str, Callable[[Instance], Any]] = {
+PLAIN: dict[str, Callable[[Instance, Cache], Any]] = {
     "_codecs.encode": _encoded,
     "builtins.bytearray": _bytearray,
     "__builtin__.bytearray": _bytearray,

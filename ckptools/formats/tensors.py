@@ -15,12 +15,21 @@ from typing import Any
 
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.pickle_machine import PickleResult
-from ckptools.formats.plain_values import PLAIN, Unfit, is_size, row_major, sizes
+from ckptools.formats.plain_values import (
+    PLAIN,
+    Cache,
+    Unfit,
+    called,
+    global_name,
+    is_size,
+    row_major,
+    sizes,
+)
 from ckptools.formats.storage_references import StorageReference, parse_persistent_id
 from ckptools.formats.tree_paths import locate
 from ckptools.types.container import Fault
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
-from ckptools.types.tree import Global, Instance, Persistent, entries
+from ckptools.types.tree import Global, Instance, Pairs, Persistent
 
 #: Other spellings of dtypes.
 _DTYPE_ALIASES = {
@@ -38,6 +47,8 @@ _DTYPE_ALIASES = {
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 #: Types whose elements are no numbers of numpy or ml_dtypes.
 _PACKED = frozenset({"float4_e2m1fn_x2", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"})
+#: Entries of a state or of metadata that are looked at.
+_FEW = 1000
 #: A view that repeats elements may be this much larger than its storage, in bytes.
 _LARGEST_EXPANSION = 64 << 20
 
@@ -83,6 +94,8 @@ class _Recogniser:
         self.storages = storages
         self.refused = refused
         self.current: Any = None
+        self.cache: Cache = {}
+        self.checked: set[int] = set()
         self.used: dict[str, StorageReference] = {}
         self.references: dict[int, StorageReference] = {}
         self.wrong: list[tuple[Any, str, str]] = []
@@ -132,10 +145,7 @@ class _Recogniser:
 
     def recognise(self, instance: Instance) -> None:
         """Set the value of one call, or note what is wrong with it."""
-        constructor = instance.constructor
-        if type(constructor) is not Global:
-            return
-        name = f"{constructor.module}.{constructor.name}"
+        name = called(instance) or ""
         rebuild = _REBUILD.get(name)
         self.current = instance
         try:
@@ -143,8 +153,8 @@ class _Recogniser:
                 instance.value = rebuild(self, _arguments(instance))
                 _check_unchanged(instance)
             elif name in PLAIN:
-                instance.value = PLAIN[name](instance)
-        except (Unfit, ValueError) as error:
+                instance.value = PLAIN[name](instance, self.cache)
+        except (ValueError, OverflowError) as error:
             kind = error.kind if isinstance(error, Unfit) else "malformed-object"
             self.wrong.append((instance, kind, str(error)))
 
@@ -154,14 +164,17 @@ class _Recogniser:
 
     def check_hooks(self, hooks: Any) -> None:
         """Torch always writes an empty dict there."""
-        if hooks is not None and entries(hooks) != []:
+        if hooks is not None and not _empty(hooks):
             self.problem("tensor-hooks", "it carries hooks, which torch never saves")
 
     def check_attributes(self, state: Any) -> None:
         """Attributes of a tensor must not reach for Python's inner workings."""
         halves = state if type(state) is tuple else (state,)
-        for half in halves:
-            for key, _ in entries(half) or []:
+        for half in halves[:2]:
+            if id(half) in self.checked:  # many tensors may share one state
+                continue
+            self.checked.add(id(half))
+            for key, _ in _pairs(half):
                 if type(key) is not str or key.startswith("__"):
                     name = ascii(key)[:60] if type(key) is str else "something that is no name"
                     self.problem("tensor-attributes", f"it sets the attribute {name}")
@@ -186,6 +199,21 @@ class _Recogniser:
             where = places.get(id(node), "an object outside of the tree")
             faults.add(kind, where or "the whole pickle", message, scope="object")
         return faults.faults()
+
+
+def _pairs(node: Any) -> list[tuple[Any, Any]]:
+    """Return the pairs of a dict (or of an object that was given some), else nothing."""
+    if type(node) is Pairs:
+        return node.entries
+    return node.pairs if type(node) is Instance else []
+
+
+def _empty(node: Any) -> bool:
+    """Return whether a node is a dict or OrderedDict without content."""
+    if type(node) is Pairs:
+        return not node.entries
+    plain = called(node) == "collections.OrderedDict" and not node.has_state
+    return plain and not node.pairs and node.args in ((), ([],))
 
 
 def _arguments(instance: Instance) -> tuple[Any, ...]:
@@ -287,10 +315,11 @@ def _quantised(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
 
 def _flagged(ref: TensorRef, grad: Any, metadata: list[Any]) -> TensorRef:
     """Return ``ref`` with its gradient flag; a lazily conjugated or negated view is not offered."""
-    lazy = [key for key, value in (entries(metadata[0]) or [] if metadata else []) if value is True]
+    pairs = _pairs(metadata[0])[:_FEW] if metadata else []
+    lazy = [key for key, value in pairs if value is True]
     reason = ref.unreadable
     if reason is None and lazy:
-        reason = f"a lazy view ({ascii(lazy[0])[:40]})"
+        reason = f"a lazy view ({lazy[0][:40]!a})" if type(lazy[0]) is str else "a lazy view"
     return replace(ref, requires_grad=_flag(grad), unreadable=reason)
 
 
@@ -311,15 +340,16 @@ def _inner(node: Any) -> TensorRef:
 
 def _from_type(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef | None:
     """Recognise a tensor of a subclass or with attributes, however often it is wrapped."""
-    wrapper: Any = Global("torch._tensor", "_rebuild_from_type_v2")
+    name: str | None = _FROM_TYPE[0]
     state: Any = None
-    while str(wrapper) in _FROM_TYPE:
+    while name in _FROM_TYPE:
         wrapper, _, args, *rest = _taken(args, 3, 4)
         state = rest[0] if rest else None
+        name = global_name(wrapper)
         if type(args) is not tuple:
             raise Unfit("its arguments are no tuple")
     work.check_attributes(state)
-    rebuild = _REBUILD.get(str(wrapper)) if type(wrapper) is Global else None
+    rebuild = _REBUILD.get(name or "")
     if rebuild is None:
         return None
     ref = rebuild(work, args)
@@ -328,7 +358,7 @@ def _from_type(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef | None:
 
 def _local_tensor(ref: TensorRef | None, state: Any) -> TensorRef | None:
     """Return the values of a distributed tensor where this file holds all of them."""
-    for key, value in entries(state) or []:
+    for key, value in _pairs(state)[:_FEW]:
         if key == "_local_tensor" and type(value) is Instance and ref is not None:
             local = value.value
             if isinstance(local, TensorRef) and local.shape == ref.shape:
@@ -341,13 +371,13 @@ def _wrapper_subclass(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
     shape, strides = sizes(size), sizes(stride)
     if len(shape) != len(strides) or not is_size(offset):
         raise Unfit("its sizes and strides do not fit")
-    reason = f"an outer shell of {ascii(str(cls))[:80]}; its parts are listed inside"
+    reason = f"an outer shell of {ascii(global_name(cls))[:80]}; its parts are listed inside"
     return TensorRef(dtype_name(dtype), shape, strides, 0, None, reason, _flag(grad))
 
 
 def _sparse(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
     layout, data = _taken(args, 2, 2)
-    name = layout.args[0] if type(layout) is Instance and layout.args else None
+    (name,) = _taken(_arguments(layout), 1, 1) if type(layout) is Instance else (None,)
     if type(data) is not tuple or type(name) is not str or not name.startswith("torch.sparse_"):
         raise Unfit("a sparse tensor of an unknown layout")
     tensors = 2 if name == "torch.sparse_coo" else 3
@@ -372,7 +402,7 @@ def _jagged(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
 
 
 def _named(node: Any) -> list[tuple[str, Any]]:
-    return [(key, value) for key, value in entries(node) or [] if type(key) is str]
+    return [(key, value) for key, value in _pairs(node)[:_FEW] if type(key) is str]
 
 
 def _meta(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:

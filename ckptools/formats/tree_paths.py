@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ckptools.types.tree import Instance, Pairs, SetNode
+from ckptools.types.tree import Instance, Pairs, Persistent, SetNode
 
 #: Longer paths are cut in the middle.
 _LONGEST = 300
@@ -34,7 +34,7 @@ def locate(root: Any, nodes: Iterable[Any]) -> dict[int, str]:
     return found
 
 
-_INNER = (Pairs, Instance, SetNode, list, tuple)
+_INNER = (Pairs, Instance, SetNode, Persistent, list, tuple)
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any]]:
@@ -48,6 +48,8 @@ def _children(node: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, Instance):
         yield from _keyed(node.pairs)
         yield from ((str(index), child) for index, child in enumerate(node.items))
+        if isinstance(node.args, tuple):
+            yield from (("", child) for child in node.args)
         yield from (("", child) for child in (node.state, node.args, node.kwargs))
         yield "", node.constructor
 
@@ -63,7 +65,7 @@ def _path(node: int, parents: dict[int, tuple[int, str]]) -> str:
     while node:
         node, step = parents[node]
         if step:
-            steps.append(step)
+            steps.append(step[:_LONGEST])
         if len(steps) > _LONGEST:
             break
     text = ".".join(reversed(steps))

@@ -1,0 +1,76 @@
+"""Which format a file has is asked of its content, never of its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from ckptools.errors import UnknownFormat
+from ckptools.formats.registry import Format, formats
+from ckptools.sources import open_source
+from ckptools.types.container import Container, Fault
+from ckptools.types.source import Source
+
+
+def open_container(path: str) -> Container:
+    """Open a checkpoint file or folder: headers are read, payloads are not.
+
+    Raises
+    ------
+    UnknownFormat: no reader recognises the content; the message names those that were asked.
+    CorruptFile: the reader of its format cannot make sense of it.
+    OpenError: the path cannot be read at all.
+    """
+    if os.path.isdir(path):
+        from ckptools.formats.folder import open_folder  # only needed for folders
+
+        return open_folder(path)
+    source = open_source(path)
+    return format_of(source).open(path, source)
+
+
+def format_of(source: Source) -> Format:
+    """Return the reader that is surest of the content; UnknownFormat when none is."""
+    asked = sorted(formats.items(), key=lambda item: (item[1].order, item[0]))
+    sure = [(int(reader.sniff(source)), reader) for _, reader in asked]
+    best = max((certainty for certainty, _ in sure), default=0)
+    if best <= 0:
+        raise UnknownFormat(
+            f"no reader recognises the content (asked: {', '.join(name for name, _ in asked)})",
+            where=source.name,
+            next=_advice(source),
+        )
+    return next(reader for certainty, reader in sure if certainty == best)
+
+
+def _advice(source: Source) -> str:
+    """Say what the file looks like instead."""
+    if source.size == 0:
+        return "the file is empty"
+    head = source.read_at(0, min(8, source.size))
+    for signature, kind in _OTHERS.items():
+        if head.startswith(signature):
+            return f"it looks like {kind}"
+    return "is it a checkpoint at all?"
+
+
+_OTHERS = {
+    b"\x1f\x8b": "gzip: unpack it first",
+    b"BZh": "bzip2: unpack it first",
+    b"\xfd7zXZ": "xz: unpack it first",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"\x89HDF": "HDF5, which no PyTorch checkpoint is",
+    b"\x93NUMPY": "a numpy array",
+    b"GGUF": "GGUF, a format for inference",
+    b"version ht": "a Git LFS pointer: the file itself was never fetched",
+    b"<": "a web page or XML: the download went wrong",
+}
+
+
+def verify_checksums(
+    container: Container, progress: Callable[[int, int], None] | None = None
+) -> tuple[Fault, ...]:
+    """Read every record and compare its CRC-32; see :mod:`ckptools.formats.checksums`."""
+    from ckptools.formats.checksums import verify
+
+    return verify(container, progress)

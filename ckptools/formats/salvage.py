@@ -1,0 +1,303 @@
+"""What is left of a torch zip archive whose end is cut off or whose directory is damaged.
+
+Torch writes ``data.pkl`` first and the directory last.  So the pickle usually survives, and with
+it name, shape and length of every tensor; the records behind it are found by walking from header
+to header.  Their headers carry no lengths (those follow each record), but the pickle knows them.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptools.errors import CorruptFile
+from ckptools.formats.fault_list import FaultList
+from ckptools.formats.pickle_machine import IncompletePickle, PickleResult
+from ckptools.formats.pickle_stream import read_pickle
+from ckptools.formats.plain_values import Unfit
+from ckptools.formats.script_module import named_tensors
+from ckptools.formats.storage_references import parse_persistent_id
+from ckptools.formats.tensors import recognise
+from ckptools.formats.tree_paths import locate
+from ckptools.formats.zip_directory import (
+    CENTRAL,
+    DEFLATED,
+    DESCRIPTOR,
+    HAS_DESCRIPTOR,
+    LOCAL,
+    LOCAL_HEADER,
+    NoDirectory,
+)
+from ckptools.types.container import Container, Record
+from ckptools.types.source import Source
+from ckptools.types.tensor import Storage, TensorRef
+from ckptools.types.tree import Instance, Pairs, Persistent, class_name
+
+#: A record of unknown length that is no storage (version, byte order, ...) is shorter.
+_LONGEST_TEXT = 4096
+#: The most records that are walked over.
+_MOST_RECORDS = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """One record found on the way; ``size`` is its full length, cut off or not."""
+
+    name: str
+    header_start: int
+    start: int
+    size: int
+    crc32: int | None = None
+
+
+@dataclass
+class _Walk:
+    """The way over the records, header by header."""
+
+    source: Source
+    prefix: str
+    sizes: dict[str, int]
+    position: int = 0
+    spans: list[_Span] = field(default_factory=list)
+    stopped: str = "the file ends"
+
+    def storages(self, byteorder: str) -> dict[str, Storage]:
+        """Return a storage for every key of the pickle, of those never reached without bytes."""
+        folder = f"{self.prefix}data/"
+        lost = _Span("", self.source.size, self.source.size, 0)
+        spans = {span.name.removeprefix(folder): span for span in self.spans}
+        return {
+            key: self.storage(f"data/{key}", spans.get(key, lost), size, byteorder)
+            for key, size in self.sizes.items()
+        }
+
+    def storage(self, name: str, span: _Span, size: int, byteorder: str) -> Storage:
+        """Return the storage of one record with what is there of it."""
+        available = max(0, min(size, self.source.size - span.start))
+        return Storage(name, self.source, span.start, size, available, byteorder, None, span.crc32)
+
+    def text(self, name: str) -> str | None:
+        """Return the content of a small text record."""
+        for span in self.spans:
+            if span.name == self.prefix + name and span.size <= _LONGEST_TEXT:
+                raw = self.source.read_at(span.start, span.size)
+                return raw.decode("ascii", "backslashreplace").strip()
+        return None
+
+    def walk(self) -> None:
+        """Collect the spans of all records from the present position on."""
+        while len(self.spans) < _MOST_RECORDS and self._step():
+            pass
+
+    def _step(self) -> bool:
+        """Take one record; False at the end of the way."""
+        header = _header(self.source, self.position)
+        if header is None:
+            rest = self.source.size - self.position
+            head = self.source.read_at(self.position, min(4, rest)) if rest > 0 else b""
+            if head == CENTRAL:
+                self.stopped = "only the directory at its end is damaged"
+            elif rest >= LOCAL_HEADER.size:
+                self.stopped = f"no record follows at byte {self.position:,}"
+            return False
+        size = self._size(header)
+        if size is None:
+            self.stopped = f"the length of record {header.name!a} is unknown"
+            return False
+        self.take(header, size)
+        return True
+
+    def _size(self, header: _Header) -> int | None:
+        """Return the length of a record: from its header, the pickle, or what follows it."""
+        if header.deflated:
+            return None
+        if not header.flags & HAS_DESCRIPTOR:
+            return header.size
+        key = header.name.removeprefix(f"{self.prefix}data/")
+        if key in self.sizes:
+            return self.sizes[key]
+        return _described_size(self.source, header.payload)
+
+    def take(self, header: _Header, size: int) -> None:
+        """Add a record and go on behind it and its descriptor."""
+        end = header.payload + size
+        crc, following = header.crc32, end
+        if header.flags & HAS_DESCRIPTOR:
+            crc, following = _descriptor(self.source, end)
+        self.spans.append(_Span(header.name, self.position, header.payload, size, crc))
+        self.position = following
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What one local header says."""
+
+    name: str
+    flags: int
+    deflated: bool
+    crc32: int | None
+    size: int
+    payload: int
+
+
+def _header(source: Source, position: int) -> _Header | None:
+    """Return the local header at ``position``, None when there is none (or not all of it)."""
+    if position < 0 or position + LOCAL_HEADER.size > source.size:
+        return None
+    fields = LOCAL_HEADER.unpack(source.read_at(position, LOCAL_HEADER.size))
+    flags, method, crc, size, name_length, extra_length = (fields[i] for i in (2, 3, 6, 8, 9, 10))
+    payload = position + LOCAL_HEADER.size + name_length + extra_length
+    if fields[0] != LOCAL or payload > source.size:
+        return None
+    name = source.read_at(position + LOCAL_HEADER.size, name_length)
+    return _Header(
+        name.decode("utf-8", "backslashreplace"),
+        flags,
+        method == DEFLATED,
+        None if flags & HAS_DESCRIPTOR else crc,
+        size,
+        payload,
+    )
+
+
+def _descriptor(source: Source, position: int) -> tuple[int | None, int]:
+    """Return the CRC that stands behind a record and where the next header is to be expected."""
+    head = source.read_at(position, max(0, min(28, source.size - position)))
+    if not head.startswith(DESCRIPTOR) or len(head) < 16:
+        return None, position + 16
+    (crc,) = struct.unpack_from("<I", head, 4)
+    wide = head[24:28] in (LOCAL, CENTRAL) or head[24:26] == b"PK"
+    narrow = head[16:20] in (LOCAL, CENTRAL)
+    return crc, position + (16 if narrow or not wide else 24)
+
+
+def _described_size(source: Source, payload: int) -> int | None:
+    """Return the length of a short record by finding the descriptor that fits its bytes."""
+    data = source.read_at(payload, max(0, min(_LONGEST_TEXT, source.size - payload)))
+    at = data.find(DESCRIPTOR)
+    while 0 <= at <= len(data) - 12:
+        crc, size = struct.unpack_from("<II", data, at + 4)
+        if size == at and crc == zlib.crc32(data[:at]):
+            return at
+        at = data.find(DESCRIPTOR, at + 1)
+    return None
+
+
+def salvage(path: str, source: Source, error: CorruptFile) -> Container:
+    """Return what lies whole in front of the cut, the rest marked.
+
+    Parameters
+    ----------
+    error: why the directory could not be read; raised again when nothing can be salvaged.
+    """
+    first = _header(source, 0)
+    if first is None or not first.name.endswith("/data.pkl") or first.deflated:
+        raise error
+    prefix = first.name.removesuffix("data.pkl")
+    result = _read_pickle(source, first, error)
+    walk = _Walk(source, prefix, _sizes(result))
+    walk.take(first, result.end_offset - first.payload)
+    walk.walk()
+    byteorder = walk.text("byteorder")
+    storages = walk.storages("big" if byteorder == "big" else "little")
+    faults = FaultList()
+    faults.extend(recognise(result, storages).faults)
+    missing = _missing(result)
+    faults.add(
+        "truncated" if isinstance(error, NoDirectory) else "directory-damaged",
+        "archive",
+        f"{error.message}: {walk.stopped}; salvaged {_count(storages)}",
+        storages=len(storages),
+        whole=sum(storage.whole for storage in storages.values()),
+        tensors_missing=len(missing),
+        size=source.size,
+    )
+    return Container(
+        path=path,
+        format="torch-zip",
+        size_bytes=source.size,
+        root=_root(result),
+        source=source,
+        globals=result.globals,
+        faults=(*faults.faults(), *result.faults),
+        records=tuple(_records(walk, storages)),
+        metadata={"prefix": prefix, "byteorder": byteorder or "little", "salvaged": True},
+        not_judged=tuple(missing),
+    )
+
+
+def _read_pickle(source: Source, first: _Header, error: CorruptFile) -> PickleResult:
+    try:
+        return read_pickle(source, first.payload)
+    except IncompletePickle:
+        raise CorruptFile(
+            f"{error.message}, and the file ends inside data.pkl, so that nothing can be salvaged",
+            where=source.name,
+            next="fetch it again, or go back to an earlier checkpoint",
+        ) from None
+
+
+def _sizes(result: PickleResult) -> dict[str, int]:
+    """Return the length of every storage that the pickle refers to."""
+    sizes: dict[str, int] = {}
+    for node in result.persistents:
+        if type(node) is Persistent:
+            try:
+                reference = parse_persistent_id(node.pid)
+            except Unfit:
+                continue
+            sizes.setdefault(reference.key, reference.nbytes)
+    return sizes
+
+
+def _count(storages: dict[str, Storage]) -> str:
+    whole = sum(storage.whole for storage in storages.values())
+    partial = sum(0 < storage.available < storage.nbytes for storage in storages.values())
+    return f"{whole:,} of {len(storages):,} storages whole and {partial:,} in part"
+
+
+def _missing(result: PickleResult) -> list[str]:
+    """Return a line for every tensor of which bytes are missing."""
+    tensors = [node for node in result.instances if isinstance(node.value, TensorRef)]
+    wrapped = {
+        id(argument)
+        for node in tensors
+        if type(node.args) is tuple
+        for argument in node.args
+        if type(argument) is Instance
+    }
+    cut = [node for node in tensors if id(node) not in wrapped and _cut(node.value)]
+    places = locate(result.root, cut)
+    return [
+        f"{places[id(node)] or 'the whole pickle'}: {_reason(node.value)}"
+        for node in cut
+        if id(node) in places
+    ]
+
+
+def _cut(ref: TensorRef) -> bool:
+    return ref.unreadable is None and ref.storage is not None and not ref.readable
+
+
+def _reason(ref: TensorRef) -> str:
+    assert ref.storage is not None
+    return f"{ref.storage.available:,} of {ref.storage.nbytes:,} bytes of its storage are there"
+
+
+def _root(result: PickleResult) -> Any:
+    """Return the tree; a TorchScript module becomes its tensors."""
+    if (class_name(result.root) or "").startswith("__torch__."):
+        return Pairs(named_tensors(result.root, ""))
+    return result.root
+
+
+def _records(walk: _Walk, storages: dict[str, Storage]) -> list[Record]:
+    records: list[Record] = []
+    for span in walk.spans:
+        name = span.name.removeprefix(walk.prefix)
+        storage = storages.get(name.removeprefix("data/")) if name.startswith("data/") else None
+        storage = storage or walk.storage(name, span, span.size, "little")
+        records.append(Record(span.name, span.header_start, storage))
+    return records
