@@ -2,8 +2,8 @@
 
 CRC-32 is linear: flipping one bit of a record changes its checksum by a pattern that depends only
 on how far the bit lies from the end, namely x^k modulo the polynomial.  Finding k is a discrete
-logarithm in the field of 2^32 elements, which baby-step giant-step solves in at most two times 65,536
-steps however long the record is.
+logarithm in the field of 2^32 elements, which baby-step giant-step solves in at most two times
+65,536 steps however long the record is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _POLYNOMIAL = 0xEDB88320
 #: The powers of x repeat after so many steps.
 _PERIOD = (1 << 32) - 1
 _STEPS = 1 << 16
+#: Above this probability of a coincidence the message tells it.
+_TELLING = 1e-3
 #: x to the power of 0, in this order of bits.
 _ONE = 1 << 31
 
@@ -149,6 +151,8 @@ def _mismatch(place: str, record: Record, actual: int) -> Fault:
             "chance": chance,
         }
         message += f": flipping bit {bit} of byte {byte:,} back explains it"
+        if chance > _TELLING:
+            message += f" (arbitrary damage looks like that with probability {chance:.2g})"
     elif (stated ^ actual).bit_count() == 1:
         message += ": they differ in one bit, so the checksum itself may be what is damaged"
     return Fault("crc-mismatch", place, message, evidence=evidence)

@@ -139,3 +139,8 @@ _BY_ARGUMENTS: dict[tuple[str, str], Callable[[tuple[Any, ...]], str]] = {
     ("torch", "Tensor"): _grade_size,
     **dict.fromkeys(TENSOR_CLASSES, _grade_size),
 }
+
+
+def worse(one: str, other: str) -> str:
+    """Return the worse of two grades."""
+    return max(one, other, key=_ORDER.index)
