@@ -1,1 +1,5 @@
-"""Measure: one file per family of statistics over one streaming pass."""
+"""Measure: one streaming pass over every tensor, one file per family of statistics."""
+
+from ckptools.stats.measure import measure
+
+__all__ = ["measure"]

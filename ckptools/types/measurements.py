@@ -37,7 +37,7 @@ class Statistics:
 
     Attributes
     ----------
-    numel, finite, nan, positive_inf, negative_inf, zeros, subnormal: counts.
+    numel, finite, nan, positive_inf, negative_inf, zeros, subnormal: counts of the elements read.
     mean, std, rms, l2_norm: float64; std is the population one.
     min, max, abs_max: exact.
     skewness, kurtosis: standardised central moments (kurtosis of a normal is 3); None for a
@@ -47,15 +47,18 @@ class Statistics:
     abs_p999: 99.9 % quantile of the absolute value.
     outlier: the largest absolute value and the next smaller populated exponent, when isolated:
         see ``exponent_gap``.
-    exponent_gap: binary orders of magnitude between the largest absolute values and the rest,
-        when at most ``isolated`` elements lie above the gap; 0 without one.
+    exponent_gap: how many binary exponents are empty between the largest absolute values and
+        the rest, when only a few (``isolated``) elements lie above the gap; 0 without one.
     isolated: how many elements lie above the gap.
     near_overflow: elements within a factor of two of the dtype's largest value.
     rows, columns: of the matrix view (first axis against the rest), None below two axes.
     dead_rows, dead_columns: rows/columns that are all zero.
     duplicate_rows: rows that repeat an earlier row bit for bit (all-zero rows not counted).
     digest: hash of the raw values with shape and dtype; equal digests mean equal tensors.
-    sketch: (bins, counts) of the top 16 bits as parallel tuples or arrays; mergeable.
+    sketch: (bins, counts) of the top 16 bits as parallel arrays, low mantissa bits of the bins
+        cleared where they are many; mergeable (:mod:`ckptools.stats.histogram`).
+    initializers: names of the initialisers that the tensor may have come from unchanged, empty
+        when none; None where that was not asked or makes no sense.
     complete: False when only part of the tensor could be read.
     """
 
@@ -89,6 +92,7 @@ class Statistics:
     sketch: Any = None
     spectrum: Spectrum | None = None
     complete: bool = True
+    initializers: tuple[str, ...] | None = None
 
     @property
     def inf(self) -> int:
@@ -130,9 +134,12 @@ class Measurements:
     ----------
     tensors: statistics by (set, name).
     slots: optimizer measures by (index of the optimizer, position of the state in it).
-    not_measured: reason by (set, name), for tensors whose values were not read.
+    not_measured: reason by (set, name), for tensors whose values were not read; slots are
+        called (key of the optimizer, ``state[ID].SLOT``).
+    remarks: what the user should know about how it was measured, e.g. that it was slow and why.
     """
 
     tensors: dict[tuple[str, str], Statistics]
     slots: dict[tuple[int, int], SlotMeasures] = field(default_factory=dict)
     not_measured: dict[tuple[str, str], str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()

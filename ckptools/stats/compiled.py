@@ -1,0 +1,420 @@
+"""The pass over one chunk compiled by numba; the same functions as :mod:`ckptools.stats.plain`.
+
+Importing this module loads numba and, on first use, compiles; the machine code is kept in
+``NUMBA_CACHE_DIR`` or in the user's cache folder.  Where neither can be written the import fails
+with OSError and the caller stays with numpy: compiling anew in every process would cost more than
+it saves.
+
+Loops that only add, compare and mask are kept apart from those that scatter, because the former
+become vector instructions; a block of 4096 values stays in the first-level cache between them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ckptools.stats import digest
+from ckptools.stats.moments import SAFE
+from ckptools.stats.plain import GOLDEN, MIX_1, MIX_2
+
+Function = Callable[..., Any]
+
+BLOCK = 4096
+#: sums may be reordered and contracted; NaN and infinities keep their meaning
+_REORDER = {"reassoc", "contract", "nsz"}
+
+
+def cache_folder() -> Path:
+    """Return where machine code is kept: NUMBA_CACHE_DIR, else below the user's cache folder."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "ckptools" / "numba"
+
+
+def _writable(folder: Path) -> Path:
+    """Return ``folder``, made if need be; OSError where nothing can be written into it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        return folder
+
+
+_FOLDER = str(_writable(cache_folder()))
+
+
+def _jit(reorder: bool) -> Callable[[Function], Function]:
+    """Return a decorator that compiles without the GIL and caches in our folder.
+
+    numba reads the folder from its global configuration when it decorates; ours is set for that
+    moment only, so that other users of numba in this process keep theirs.
+    """
+
+    def decorate(function: Function) -> Function:
+        before = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = _FOLDER
+        try:
+            made: Function = njit(
+                nogil=True,
+                cache=True,
+                error_model="numpy",
+                fastmath=_REORDER if reorder else False,
+            )(function)
+        finally:
+            numba.config.CACHE_DIR = before
+        return made
+
+    return decorate
+
+
+def count_codes(codes: NDArray[Any], histogram: NDArray[np.int64]) -> None:
+    """Count each 8- or 16-bit code."""
+    _count_codes(codes, histogram)
+
+
+@_jit(reorder=False)
+def _count_codes(codes, histogram):  # type: ignore[no-untyped-def]
+    for i in range(codes.size):
+        histogram[codes[i]] += 1
+
+
+def scan_real(
+    values: NDArray[Any],
+    histogram: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    extremes: NDArray[np.int64],
+    running: NDArray[np.float64],
+) -> None:
+    """Measure float32 or float64 values: see :class:`ckptools.stats.kernel.Tallies`."""
+    unsigned, signed = (np.dtype(f"{kind}{values.itemsize}") for kind in "ui")
+    width = 8 * values.itemsize
+    _scan_real(
+        values,
+        values.view(unsigned),
+        values.view(signed),
+        unsigned.type(width - 16),
+        signed.type(width - 1),
+        signed.type(np.iinfo(signed).max),
+        values.dtype.type(np.inf).view(signed),
+        values.itemsize == 8,
+        np.empty(BLOCK),
+        histogram,
+        counts,
+        extremes,
+        running,
+    )
+
+
+@_jit(reorder=False)
+def _scan_real(  # type: ignore[no-untyped-def]
+    values,
+    bits,
+    signed,
+    shift,
+    top,
+    low,
+    infinity,
+    wide,
+    scratch,
+    histogram,
+    counts,
+    extremes,
+    running,
+):
+    for start in range(0, values.size, BLOCK):
+        stop = min(start + BLOCK, values.size)
+        block = values[start:stop]
+        _count_top(bits[start:stop], shift, histogram)
+        smallest, largest, zeros = _extremes(signed[start:stop], top, low)
+        counts[0] += zeros
+        kept = stop - start
+        if largest >= infinity or smallest < -infinity:
+            kept, smallest, largest = _keep_finite(
+                block, signed[start:stop], top, low, infinity, scratch, counts
+            )
+            if kept == 0:
+                continue
+            centre, exponent = _centre(scratch[:kept], smallest, largest, wide)
+            sums = _powers(scratch[:kept], centre, exponent)
+        else:
+            centre, exponent = _centre(block, smallest, largest, wide)
+            sums = _powers(block, centre, exponent)
+        extremes[0] = min(extremes[0], np.int64(smallest))
+        extremes[1] = max(extremes[1], np.int64(largest))
+        _merge(running, kept, centre, sums, exponent)
+
+
+@_jit(reorder=False)
+def _count_top(bits, shift, histogram):  # type: ignore[no-untyped-def]
+    for i in range(bits.size):
+        histogram[bits[i] >> shift] += 1
+
+
+@_jit(reorder=True)
+def _extremes(signed, top, low):  # type: ignore[no-untyped-def]
+    """Return the extremes as integers in the order of the values, and the number of zeros."""
+    smallest = low
+    largest = signed.dtype.type(-low - 1)
+    zeros = signed.dtype.type(0)
+    for i in range(signed.size):
+        ordered = signed[i] ^ ((signed[i] >> top) & low)
+        smallest = min(smallest, ordered)
+        largest = max(largest, ordered)
+        zeros = signed.dtype.type(zeros + signed.dtype.type((signed[i] & low) == 0))
+    return smallest, largest, zeros
+
+
+@_jit(reorder=False)
+def _keep_finite(block, signed, top, low, infinity, scratch, counts):  # type: ignore[no-untyped-def]
+    """Copy the finite values, count the others; return the number kept and their extremes."""
+    smallest = low
+    largest = signed.dtype.type(-low - 1)
+    kept = 0
+    for i in range(block.size):
+        size = signed[i] & low
+        if size > infinity:
+            counts[1] += 1
+        elif size == infinity:
+            counts[2 if signed[i] > 0 else 3] += 1
+        else:
+            ordered = signed[i] ^ ((signed[i] >> top) & low)
+            smallest = min(smallest, ordered)
+            largest = max(largest, ordered)
+            scratch[kept] = block[i]
+            kept += 1
+    return kept, smallest, largest
+
+
+@_jit(reorder=True)
+def _centre(block, smallest, largest, wide):  # type: ignore[no-untyped-def]
+    """Return the mean of the block, times two to the minus exponent, and that exponent."""
+    exponent = 0
+    if wide:
+        size = max(np.int64(largest), -(np.int64(smallest) + 1))
+        exponent = int(size >> 52) - 1022
+        if size == 0 or (exponent >= -SAFE and exponent <= SAFE):
+            exponent = 0
+    total = 0.0
+    if exponent:
+        for i in range(block.size):
+            total += math.ldexp(np.float64(block[i]), -exponent)
+    else:
+        for i in range(block.size):
+            total += np.float64(block[i])
+    return total / block.size, exponent
+
+
+@_jit(reorder=True)
+def _powers(block, centre, exponent):  # type: ignore[no-untyped-def]
+    """Return the sums of the first four powers of the deviations from the centre."""
+    s1 = s2 = s3 = s4 = 0.0
+    if exponent:
+        for i in range(block.size):
+            d = math.ldexp(np.float64(block[i]), -exponent) - centre
+            square = d * d
+            s1 += d
+            s2 += square
+            s3 += square * d
+            s4 += square * square
+    else:
+        for i in range(block.size):
+            d = np.float64(block[i]) - centre
+            square = d * d
+            s1 += d
+            s2 += square
+            s3 += square * d
+            s4 += square * square
+    return s1, s2, s3, s4
+
+
+@_jit(reorder=False)
+def _merge(running, count, centre, sums, exponent):  # type: ignore[no-untyped-def]
+    """Do :func:`ckptools.stats.moments.centred` and then ``merge`` into the running moments."""
+    s1, s2, s3, s4 = sums
+    shift = s1 / count
+    mean = centre + shift
+    m2 = max(s2 - shift * s1, 0.0)
+    m3 = s3 - 3 * shift * s2 + 2 * shift * shift * s1
+    m4 = max(s4 - 4 * shift * s3 + 6 * shift * shift * s2 - 3 * shift * shift * shift * s1, 0.0)
+    na = running[0]
+    nb = float(count)
+    if na == 0.0:
+        running[0], running[1], running[2] = nb, mean, m2
+        running[3], running[4], running[5] = m3, m4, float(exponent)
+        return
+    common = max(int(running[5]), exponent)
+    down = int(running[5]) - common
+    if down:
+        for power in range(1, 5):
+            running[power] = math.ldexp(running[power], power * down)
+        running[5] = float(common)
+    down = exponent - common
+    if down:
+        mean, m2 = math.ldexp(mean, down), math.ldexp(m2, 2 * down)
+        m3, m4 = math.ldexp(m3, 3 * down), math.ldexp(m4, 4 * down)
+    n = na + nb
+    part = (mean - running[1]) / n
+    cross = part * part * n * na * nb
+    running[4] += (
+        m4
+        + cross * part * part * (na * na - na * nb + nb * nb)
+        + 6 * part * part * (na * na * m2 + nb * nb * running[2])
+        + 4 * part * (na * m3 - nb * running[3])
+    )
+    running[3] += m3 + cross * part * (na - nb) + 3 * part * (na * m2 - nb * running[2])
+    running[2] += m2 + cross
+    running[1] += part * nb
+    running[0] = n
+
+
+def hash_leaves(words: NDArray[np.uint64], leaves: NDArray[np.uint64]) -> None:
+    """Hash each leaf of ``words`` into a row of ``leaves``; the last leaf may be short."""
+    first, second = digest.keys()
+    _hash_leaves(words, first, second, leaves)
+
+
+@_jit(reorder=False)
+def _hash_leaves(words, first, second, leaves):  # type: ignore[no-untyped-def]
+    size = first.size
+    for leaf in range((words.size + size - 1) // size):
+        part = words[leaf * size : min((leaf + 1) * size, words.size)]
+        leaves[leaf, 0], leaves[leaf, 1] = _nh(part, first, second)
+
+
+@_jit(reorder=False)
+def _nh(words, first, second):  # type: ignore[no-untyped-def]
+    half = np.uint64(32)
+    mask = np.uint64(0xFFFFFFFF)
+    one = np.uint64(0)
+    two = np.uint64(0)
+    for i in range(words.size):
+        low = words[i] & mask
+        high = words[i] >> half
+        one += ((low + first[i]) & mask) * ((high + (first[i] >> half)) & mask)
+        two += ((low + second[i]) & mask) * ((high + (second[i] >> half)) & mask)
+    return one, two
+
+
+def scan_rows(
+    bits: NDArray[Any],
+    start: int,
+    columns: int,
+    depth: int,
+    magnitude: int,
+    keys: NDArray[np.uint64],
+    alive: NDArray[np.uint8],
+    filled: NDArray[np.uint8],
+    empty: NDArray[np.int64],
+) -> None:
+    """Note rows and columns that hold anything but zeros: see :func:`plain.scan_rows`."""
+    mask = bits.dtype.type(magnitude)
+    _scan_rows(bits, start, columns, depth, mask, keys, alive, filled, empty)
+
+
+@_jit(reorder=False)
+def _scan_rows(bits, start, columns, depth, mask, keys, alive, filled, empty):  # type: ignore[no-untyped-def]
+    at = 0
+    while at < bits.size:
+        row = (start + at) // columns
+        column = (start + at) % columns
+        row_part = bits[at : min(at + columns - column, bits.size)]
+        if column < depth:
+            keys[row] += _key(row_part[: min(row_part.size, depth - column)], column)
+        if alive[row] == 0:
+            for i in range(row_part.size):
+                if row_part[i] & mask:
+                    alive[row] = 1
+                    break
+        if empty[0] > 0:
+            _fill(row_part, mask, filled[column : column + row_part.size], empty)
+        at += row_part.size
+
+
+@_jit(reorder=False)
+def _fill(row_part, mask, filled, empty):  # type: ignore[no-untyped-def]
+    for i in range(row_part.size):
+        if filled[i] == 0 and row_part[i] & mask:
+            filled[i] = 1
+            empty[0] -= 1
+
+
+@_jit(reorder=False)
+def _key(head, column):  # type: ignore[no-untyped-def]
+    total = np.uint64(0)
+    for i in range(head.size):
+        mixed = np.uint64(head[i]) + np.uint64(column + 1 + i) * np.uint64(GOLDEN)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(MIX_1)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(MIX_2)
+        total += mixed ^ (mixed >> np.uint64(31))
+    return total
+
+
+def join_adam(
+    weight: NDArray[Any],
+    first: NDArray[Any],
+    second: NDArray[Any],
+    root: float,
+    eps: float,
+    sums: NDArray[np.float64],
+) -> None:
+    """Add sums over the Adam direction: see :func:`ckptools.stats.plain.join_adam`."""
+    if first.dtype == second.dtype == np.float32:
+        _join_adam(weight, first, second, np.float32(root), np.float32(eps), root, eps, sums)
+    else:
+        _join_adam(weight, first, second, root, eps, root, eps, sums)
+
+
+@_jit(reorder=False)
+def _join_adam(weight, first, second, root, eps, wide_root, wide_eps, sums):  # type: ignore[no-untyped-def]
+    for start in range(0, weight.size, BLOCK):
+        stop = min(start + BLOCK, weight.size)
+        w, m, v = weight[start:stop], first[start:stop], second[start:stop]
+        squares, products = _direction(w, m, v, root, eps)
+        count = stop - start
+        if not (math.isfinite(squares) and math.isfinite(products)):
+            squares, products, count = _finite_direction(w, m, v, wide_root, wide_eps)
+        sums[0] += squares
+        sums[1] += products
+        sums[2] += count
+
+
+@_jit(reorder=True)
+def _direction(w, m, v, root, eps):  # type: ignore[no-untyped-def]
+    squares = 0.0
+    products = 0.0
+    for i in range(w.size):
+        u = np.float64(m[i] / (root * np.sqrt(v[i]) + eps))
+        squares += u * u
+        products += u * np.float64(w[i])
+    return squares, products
+
+
+@_jit(reorder=False)
+def _finite_direction(w, m, v, root, eps):  # type: ignore[no-untyped-def]
+    squares = 0.0
+    products = 0.0
+    count = 0
+    for i in range(w.size):
+        below = root * math.sqrt(v[i]) + eps if v[i] >= 0 else 0.0
+        if below > 0 and math.isfinite(below) and math.isfinite(w[i]) and math.isfinite(m[i]):
+            u = np.float64(m[i]) / below
+            squares += u * u
+            products += u * w[i]
+            count += 1
+    return squares, products, count

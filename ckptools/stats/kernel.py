@@ -1,0 +1,116 @@
+"""The pass over one chunk: what it fills in, and which engine runs it.
+
+Two engines give the same results, asserted by test: :mod:`ckptools.stats.plain` (numpy, ready at
+once) and :mod:`ckptools.stats.compiled` (numba, several times faster, but slow to load).  Small
+jobs take numpy, jobs above :data:`COMPILED_ABOVE` bytes the compiled one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptools.stats import plain
+from ckptools.stats.moments import Moments
+
+#: bytes of a whole job from which loading compiled kernels pays
+COMPILED_ABOVE = 256 << 20
+#: places in `Tallies.counts`
+ZEROS, NAN, POSITIVE_INF, NEGATIVE_INF = range(4)
+
+
+def no_extremes() -> NDArray[np.int64]:
+    """Return the extremes of nothing: the smallest is above the largest."""
+    limits = np.iinfo(np.int64)
+    return np.array([limits.max, limits.min])
+
+
+@dataclass(slots=True)
+class Tallies:
+    """What the pass over a tensor fills in, chunk after chunk.
+
+    Attributes
+    ----------
+    histogram: occurrences of each value of the top 16 bits (of each value, for 8-bit types).
+    counts: zeros, NaN, +inf and -inf (only for ``real`` types; the histogram tells for others).
+    extremes: smallest and largest finite value as integers in the order of the values.
+    moments: count, mean, M2, M3, M4 and exponent of the finite values.
+    """
+
+    histogram: NDArray[np.int64]
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(4, dtype=np.int64))
+    extremes: NDArray[np.int64] = field(default_factory=no_extremes)
+    moments: NDArray[np.float64] = field(default_factory=lambda: np.zeros(6))
+
+    def finite_moments(self) -> Moments:
+        """Return the moments in their own type."""
+        count, mean, m2, m3, m4, exponent = self.moments.tolist()
+        return Moments(int(count), mean, m2, m3, m4, int(exponent))
+
+
+class Engine(Protocol):
+    """What both engines offer; arguments are one-dimensional and contiguous."""
+
+    def count_codes(self, codes: NDArray[Any], histogram: NDArray[np.int64]) -> None:
+        """Count each 8- or 16-bit code."""
+
+    def scan_real(
+        self,
+        values: NDArray[Any],
+        histogram: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        extremes: NDArray[np.int64],
+        moments: NDArray[np.float64],
+    ) -> None:
+        """Measure float32 or float64 values."""
+
+    def hash_leaves(self, words: NDArray[np.uint64], leaves: NDArray[np.uint64]) -> None:
+        """Hash each :data:`ckptools.stats.digest.LEAF` bytes of ``words`` to a row of leaves."""
+
+    def scan_rows(
+        self,
+        bits: NDArray[Any],
+        start: int,
+        columns: int,
+        depth: int,
+        magnitude: int,
+        keys: NDArray[np.uint64],
+        alive: NDArray[np.uint8],
+        filled: NDArray[np.uint8],
+        empty: NDArray[np.int64],
+    ) -> None:
+        """Note rows and columns that hold anything but zeros, and a key of each row's head."""
+
+    def join_adam(
+        self,
+        weight: NDArray[Any],
+        first: NDArray[Any],
+        second: NDArray[Any],
+        root: float,
+        eps: float,
+        sums: NDArray[np.float64],
+    ) -> None:
+        """Add up the Adam direction: its squares, its product with the weight, the count."""
+
+
+def engine(nbytes: int) -> tuple[Engine, str | None]:
+    """Return the engine for a job of ``nbytes``, and why it is not the compiled one if it fits.
+
+    numba is unusable where it cannot cache what it compiled, or where it fails to load; both are
+    remarks to the user and no errors, because numpy gives the same numbers.
+    """
+    if nbytes < COMPILED_ABOVE:
+        return _as_engine(plain), None
+    try:
+        return _as_engine(importlib.import_module("ckptools.stats.compiled")), None
+    except (ImportError, OSError, RuntimeError) as error:
+        return _as_engine(plain), f"compiled kernels are not available ({error}); numpy is used"
+
+
+def _as_engine(module: Any) -> Engine:
+    found: Engine = module
+    return found
