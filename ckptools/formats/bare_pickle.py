@@ -7,6 +7,7 @@ hides something in one counts on that.  What follows the first pickle is read fo
 from __future__ import annotations
 
 from ckptools.errors import CorruptFile
+from ckptools.formats import dcp_metadata
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.pickle_machine import (
     HIGHEST_PROTOCOL,
@@ -67,6 +68,8 @@ class BarePickle:
             uses.extend(_following(source, first.end_offset, faults))
         faults.extend(first.faults)
         faults.extend(recognise(first, {}).faults)
+        if dcp_metadata.is_dcp_metadata(first):
+            dcp_metadata.check(first, path, faults)
         return Container(
             path=path,
             format="bare-pickle",
@@ -76,10 +79,17 @@ class BarePickle:
             globals=merged(uses),
             faults=faults.faults(),
             metadata={"pickle_protocol": first.protocol},
+            not_judged=_not_judged(first),
         )
 
 
 formats.add("bare-pickle", BarePickle())
+
+
+def _not_judged(first: PickleResult) -> tuple[str, ...]:
+    if dcp_metadata.is_dcp_metadata(first):
+        return ("the tensors of this distributed checkpoint, a format that is not supported yet",)
+    return ()
 
 
 def _is_worth_listing(result: PickleResult) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ckptools.errors import UnknownFormat
-from ckptools.formats.registry import Format, formats
+from ckptools.errors import OpenError, UnknownFormat
+from ckptools.formats.cross_checks import cross_checked
+from ckptools.formats.registry import formats
 from ckptools.sources import open_source
 from ckptools.types.container import Container, Fault
 from ckptools.types.source import Source
@@ -26,21 +27,35 @@ def open_container(path: str) -> Container:
 
         return open_folder(path)
     source = open_source(path)
-    return format_of(source).open(path, source)
+    try:
+        name, *others = recognised(source)
+        container = formats.get(name).open(path, source)
+    except OpenError:
+        source.close()
+        raise
+    return cross_checked(container, others)
 
 
-def format_of(source: Source) -> Format:
-    """Return the reader that is surest of the content; UnknownFormat when none is."""
+def recognised(source: Source) -> list[str]:
+    """Return the formats that the content may have, the surest first; never an empty list.
+
+    Two that are equally sure stand in the order of their readers, which is the order in which
+    torch tries them.
+
+    Raises
+    ------
+    UnknownFormat: no reader recognises the content; the message names those that were asked.
+    """
     asked = sorted(formats.items(), key=lambda item: (item[1].order, item[0]))
-    sure = [(int(reader.sniff(source)), reader) for _, reader in asked]
-    best = max((certainty for certainty, _ in sure), default=0)
-    if best <= 0:
+    sure = [(int(reader.sniff(source)), name) for name, reader in asked]
+    found = [name for certainty, name in sorted(sure, key=lambda pair: -pair[0]) if certainty > 0]
+    if not found:
         raise UnknownFormat(
             f"no reader recognises the content (asked: {', '.join(name for name, _ in asked)})",
             where=source.name,
             next=_advice(source),
         )
-    return next(reader for certainty, reader in sure if certainty == best)
+    return found
 
 
 def _advice(source: Source) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ckptools.errors import OpenError, UnknownFormat
-from ckptools.formats.opening import format_of, open_container
-from ckptools.formats.registry import formats
+from ckptools.formats.opening import open_container, recognised
 from ckptools.formats.uses import merged
 from ckptools.sources import open_source
 from ckptools.types.container import Container, GlobalUse
@@ -19,12 +18,11 @@ def format_name(path: str) -> str | None:
     except OpenError:
         return None
     try:
-        reader = format_of(source)
+        return recognised(source)[0]
     except OpenError:
         return None
     finally:
         source.close()
-    return next(name for name, member in formats.items() if member is reader)
 
 
 def open_shard(path: str) -> Container:

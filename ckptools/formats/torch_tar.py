@@ -22,6 +22,7 @@ from ckptools.formats.storage_references import STORAGE_TYPES
 from ckptools.formats.tar_members import Member, looks_like_tar, read_members
 from ckptools.formats.tensors import outside, recognise
 from ckptools.formats.uses import merged
+from ckptools.formats.zip_directory import LOCAL
 from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
@@ -42,8 +43,13 @@ class TorchTar:
     order = 15
 
     def sniff(self, source: Source) -> int:
-        """Return 2 when the file begins with a tar header, whatever the archive holds."""
-        return 2 if looks_like_tar(source) else 0
+        """Return 2 when the file begins with a tar header, 1 when also with a zip header.
+
+        Torch looks for zip first and for tar second.
+        """
+        if not looks_like_tar(source):
+            return 0
+        return 1 if source.read_at(0, len(LOCAL)) == LOCAL else 2
 
     def open(self, path: str, source: Source) -> Container:
         """Return the object with its tensors.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ckptools.formats.globals import DANGEROUS, KNOWN, UNKNOWN
 from ckptools.types.container import GlobalUse
 
-_GRADES = ("known", "unknown", "dangerous")
+_ORDER = (KNOWN, UNKNOWN, DANGEROUS)
 
 
 def merged(uses: Iterable[GlobalUse]) -> tuple[GlobalUse, ...]:
@@ -14,6 +15,6 @@ def merged(uses: Iterable[GlobalUse]) -> tuple[GlobalUse, ...]:
     found: dict[str, GlobalUse] = {}
     for use in uses:
         before = found.get(use.name, GlobalUse(use.name, use.grade, 0))
-        grade = max(before.grade, use.grade, key=_GRADES.index)
+        grade = max(before.grade, use.grade, key=_ORDER.index)
         found[use.name] = GlobalUse(use.name, grade, before.count + use.count)
     return tuple(found.values())

@@ -93,9 +93,16 @@ class NoDirectory(CorruptFile):
 
 
 def ends_like_zip(source: Source) -> bool:
-    """Return whether an end record lies at the end of the file."""
+    """Return whether an end record lies at the end of the file, with a directory before it."""
     length = min(source.size, _TAIL)
-    return END in source.read_at(source.size - length, length)
+    tail = source.read_at(source.size - length, length)
+    at = tail.rfind(END, 0, max(0, length - 18))
+    if at < 0:
+        return False
+    if tail[:at][-20:].startswith(LOCATOR64):
+        return True
+    start = source.size - length + at - int.from_bytes(tail[at + 12 : at + 16], "little")
+    return start >= 0 and source.read_at(start, 4) == CENTRAL
 
 
 def read_directory(source: Source, faults: FaultList) -> Directory:
