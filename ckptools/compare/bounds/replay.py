@@ -9,12 +9,12 @@ solved by least squares, lr̂ = Σxy/Σx² with y = w_A − w_B.
 Slack per element, s: rounding of the weight (u_w, or 2.5 u_w with decoupled decay, of the larger
 weight; one more u_w for lr λ in the product) plus 8u of the update
 (and what 1 − β^t loses by cancellation) plus what underflow swallows in
-m, 2η/(√v̂ + ε).  If the history is true, |lr̂ − lr| ≤ Σ|x|s/Σx² = d, so every element satisfies
+m, 2η/(√v̂ + ε), and in v, a relative η/v of the update (√η/ε where v = 0; a fused kernel divides
+by v before it is stored, and hardware may flush a subnormal one).  If the history is true, |lr̂ − lr| ≤ Σ|x|s/Σx² = d, so every element satisfies
 
     |y − lr̂ x| ≤ s + d|x|,
 
-and one that does not proves that no single learning rate explains the tensor.  Elements whose v is
-subnormal are left out: hardware that flushes it divides by ε alone.
+and one that does not proves that no single learning rate explains the tensor.
 
 Premises: n = 1, β and ε and λ of that step, the weights' and states' dtypes, raw weights.
 """
@@ -146,12 +146,13 @@ def _step(w_a: Values, w_b: Values, m_b: Values, v_b: Values, premises: AdamPrem
         y = older - newer
         size = np.maximum(np.abs(older), np.abs(newer))
         relative = update_rounding(premises, np.array(scale1), np.array(scale2))
-        slack = _weight_rounding(premises) * size + relative * np.abs(y)
+        lost = np.where(second > 0, eta / second, math.sqrt(eta) / np.float64(premises.eps))
+        slack = _weight_rounding(premises) * size + (relative + lost) * np.abs(y)
         slack += eta * (1 + 2 / (scale1 * root))
         if premises.master:
             stored = premises.weight_dtype
             slack += ROUNDOFF[stored] * (np.abs(older) + np.abs(newer)) + 2 * UNDERFLOW[stored]
-    judged = np.isfinite(x) & np.isfinite(y) & ((second == 0) | (second >= 2.0**-126))
+    judged = np.isfinite(x) & np.isfinite(y) & np.isfinite(slack)
     return _Step(x, y, slack, judged)
 
 

@@ -5,7 +5,8 @@ moments of both files are used.  With h_s = α_s Π_{j>s}(1 − lr_j λ)/(√v_s
 
     π w_0 − w_t = Σ h_s m_s.
 
-(1) β2^k v_0 ≤ v_s ≤ v_t β2^(−(n−k)) puts h_s within h̄_s ± δ_s (δ_t = 0: v_t is known).
+(1) β2^k v_0 ≤ v_s ≤ v_t β2^(−(n−k)) puts h_s within h̄_s ± δ_s (v_t is known within η: a fused
+kernel divides by it before it is stored).
 (2) m_s = β1^k m_0 + (1−β1)Σ_{j≤s} β1^(s−j) g_j, so Σ h̄_s m_s = (Σ h̄_s β1^k)·m_0 + Σ c_j g_j.
 (3) Two facts about the gradients are known: Σ d_j g_j = D = m_t − β1^n m_0 with
 d_j = (1−β1)β1^(t−j), and Σ β2^(t−j) g_j² = E = (v_t − β2^n v_0)/(1−β2).  In the metric
@@ -139,7 +140,7 @@ def _weights(v0: Floats, v1: Floats, premises: AdamPremises) -> tuple[Floats, Fl
     factor = (exact.alpha * shrink)[:, None]
     least = np.maximum(rate.b2**k * v0 - rate.floor, 0)
     most = (v1 + rate.floor) * rate.b2 ** (-(n - k).astype(np.float64))
-    least[-1], most[-1] = np.maximum(v1 - rate.eta, 0), v1
+    least[-1], most[-1] = np.maximum(v1 - rate.eta, 0), v1 + rate.eta
     least = np.minimum(least, most)
     eps = exact.eps[:, None]
     return factor / (np.sqrt(most) + eps), factor / (np.sqrt(least) + eps)
