@@ -7,10 +7,10 @@ that step, which files often do not hold (a scheduler steps before or after savi
 solved by least squares, lr̂ = Σxy/Σx² with y = w_A − w_B.
 
 Slack per element, s: rounding of the weight (u_w, or 2.5 u_w with decoupled decay, of the larger
-weight; one more u_w for lr λ in the product) plus 8u of the update
-(and what 1 − β^t loses by cancellation) plus what underflow swallows in
-m, 2η/(√v̂ + ε), and in v, a relative η/v of the update (√η/ε where v = 0; a fused kernel divides
-by v before it is stored, and hardware may flush a subnormal one).  If the history is true, |lr̂ − lr| ≤ Σ|x|s/Σx² = d, so every element satisfies
+weight; one more u_w for lr λ in the product) plus 8u of the update (and what 1 − β^t loses by
+cancellation) plus what underflow swallows in m, 2η/(√v̂ + ε), and in v, a relative η/v of the
+update (√η/ε where v = 0; a fused kernel divides by v before it is stored, and hardware may flush a
+subnormal one).  If the history is true, |lr̂ − lr| ≤ Σ|x|s/Σx² = d, so every element satisfies
 
     |y − lr̂ x| ≤ s + d|x|,
 
