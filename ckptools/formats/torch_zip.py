@@ -151,9 +151,11 @@ class _Archive:
         deflated = 0
         for entry in entries:
             storage = self.storage_of(entry)
-            self.records.append(Record(entry.name, entry.header_start, storage))
+            self.records.append(
+                Record(entry.name, entry.header_start, storage, entry.directory_start)
+            )
             if storage.deflated is not None:
-                deflated += 1
+                deflated += not storage.name.startswith("code/")  # TorchScript's own habit
                 budget -= entry.size
             if entry.name.startswith(folder):
                 key = entry.name[len(folder) :]
