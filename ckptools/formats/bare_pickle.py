@@ -102,12 +102,17 @@ def _is_worth_listing(result: PickleResult) -> int:
 
 def _begins_like_pickle(head: bytes, error: BrokenPickle) -> int:
     """Return 1 when so much of a broken pickle was read that it was meant to be one."""
-    if error.globals:
-        return 1
     announced = head[0] == 0x80 and len(head) > 1 and head[1] <= HIGHEST_PROTOCOL
+    if any(announced or _is_dotted(use.name) for use in error.globals):
+        return 1
     if isinstance(error, IncompletePickle):
         return int(announced or (len(head) == HEAD and head[0] in _OPENING))
     return int(announced and error.position > 16)
+
+
+def _is_dotted(name: str) -> bool:
+    """Return whether a global could be one, which two lines of a text file are not."""
+    return all(step.isidentifier() for step in name.split("."))
 
 
 def _following(source: Source, position: int, faults: FaultList) -> list[GlobalUse]:
