@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ckptools.errors import CorruptFile
 from ckptools.formats.fault_list import FaultList
@@ -49,6 +49,7 @@ class Entry:
     Attributes
     ----------
     header_start: where its local header begins.
+    directory_start: where its entry in the central directory begins.
     payload: where its bytes begin.
     compressed, size: length of the bytes in the file, and once inflated.
     inside: whether the payload lies inside of the archive.
@@ -63,6 +64,22 @@ class Entry:
     header_start: int
     payload: int = 0
     inside: bool = True
+    directory_start: int = 0
+
+    def placed(self, payload: int, *, inside: bool) -> Entry:
+        """Return the entry with the place of its payload."""
+        return Entry(
+            self.name,
+            self.flags,
+            self.method,
+            self.crc32,
+            self.compressed,
+            self.size,
+            self.header_start,
+            payload,
+            inside,
+            self.directory_start,
+        )
 
     @property
     def payload_end(self) -> int:
@@ -206,7 +223,7 @@ def _central(source: Source, end: _End, faults: FaultList) -> Iterator[tuple[Ent
     while at < len(data):
         if len(data) - at < _CENTRAL.size or data[at : at + 4] != CENTRAL:
             raise CorruptFile(f"record {count:,} of the directory is broken", where=source.name)
-        entry, raw_name, at = _central_entry(data, at, source, faults)
+        entry, raw_name, at = _central_entry(data, at, end.offset, source, faults)
         count += 1
         if count > MOST_ENTRIES:
             raise CorruptFile(f"a directory of more than {MOST_ENTRIES:,} records")
@@ -217,7 +234,7 @@ def _central(source: Source, end: _End, faults: FaultList) -> Iterator[tuple[Ent
 
 
 def _central_entry(
-    data: bytes, at: int, source: Source, faults: FaultList
+    data: bytes, at: int, directory: int, source: Source, faults: FaultList
 ) -> tuple[Entry, bytes, int]:
     """Return one entry, its undecoded name, and where the next one begins."""
     fields = _CENTRAL.unpack_from(data, at)
@@ -236,7 +253,9 @@ def _central_entry(
         faults.add("directory-contradiction", name, "it lies on another disk")
     extra = data[behind : behind + extra_length]
     wide = _zip64([size, compressed, start], extra, name, source)
-    entry = Entry(name, flags, method, crc, wide[1], wide[0], wide[2])
+    entry = Entry(
+        name, flags, method, crc, wide[1], wide[0], wide[2], directory_start=directory + at
+    )
     _check_flags(entry, faults)
     return entry, raw_name, following
 
@@ -288,11 +307,11 @@ def _with_local(
     length = LOCAL_HEADER.size + len(raw_name)
     if entry.header_start + LOCAL_HEADER.size > end.offset:
         faults.add("record-outside", entry.name, "its header lies outside of the archive")
-        return replace(entry, payload=entry.header_start, inside=False)
+        return entry.placed(entry.header_start, inside=False)
     head = source.read_at(entry.header_start, min(length, end.offset - entry.header_start))
     if not head.startswith(LOCAL):
         faults.add("record-outside", entry.name, "there is no header where the directory says")
-        return replace(entry, payload=entry.header_start, inside=False)
+        return entry.placed(entry.header_start, inside=False)
     local = LOCAL_HEADER.unpack_from(head)
     name_length, extra_length = local[9], local[10]
     payload = entry.header_start + LOCAL_HEADER.size + name_length + extra_length
@@ -301,7 +320,7 @@ def _with_local(
     inside = payload + entry.compressed <= end.offset
     if not inside:
         faults.add("record-outside", entry.name, "its bytes reach past the directory")
-    return replace(entry, payload=payload, inside=inside)
+    return entry.placed(payload, inside=inside)
 
 
 def _compare(entry: Entry, local: tuple[int, ...], same_name: bool, faults: FaultList) -> None:
@@ -332,7 +351,7 @@ def _check_names(entries: list[Entry], faults: FaultList) -> None:
             faults.add("duplicate-record", entry.name, "the archive holds it more than once")
         seen.add(entry.name)
         parts = entry.name.replace("\\", "/").split("/")
-        odd = "\\" in entry.name or any(ord(letter) < 32 for letter in entry.name)
+        odd = "\\" in entry.name or min(entry.name, default=" ") < " "
         if odd or ".." in parts or parts[0] == "" or parts[0].endswith(":"):
             faults.add("unsafe-name", entry.name, "a name that could leave its folder")
 
