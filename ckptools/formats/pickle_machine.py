@@ -47,6 +47,10 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+_CUT = "the data ends inside the pickle"
+_WORD = struct.Struct("<I").unpack_from
+_FLOAT = struct.Struct(">d").unpack
+_SIGNED_WORD = struct.Struct("<i").unpack_from
 
 
 class BrokenPickle(CorruptFile):
@@ -121,8 +125,12 @@ def run(
     except CorruptFile as error:
         raise machine.broken(BrokenPickle, error.message) from None
     except IndexError:
+        if machine.position > len(data):
+            raise machine.broken(IncompletePickle, _CUT) from None
         raise machine.broken(BrokenPickle, "the pickle takes from an empty stack") from None
-    except (ValueError, struct.error) as error:
+    except struct.error:  # only a word that the data cuts off
+        raise machine.broken(IncompletePickle, _CUT) from None
+    except ValueError as error:
         raise machine.broken(BrokenPickle, f"malformed argument ({error})") from None
     raise AssertionError("the machine only leaves by STOP or an error")
 
@@ -187,7 +195,7 @@ class _Machine:
 
     def incomplete(self) -> NoReturn:
         """Refuse the pickle because the data ends."""
-        raise IncompletePickle("the data ends inside the pickle")
+        raise IncompletePickle(_CUT)
 
     def broken(self, kind: type[BrokenPickle], message: str) -> BrokenPickle:
         """Return the error for a pickle that cannot be read to its end."""
@@ -247,6 +255,18 @@ class _Machine:
         piece = self.data[self.position : end]
         self.position = end + 1
         return piece
+
+    def byte(self) -> int:
+        """Return the next byte; :func:`run` tells its absence from an empty stack."""
+        position = self.position
+        self.position = position + 1
+        return self.data[position]
+
+    def word(self) -> int:
+        """Return the next four bytes as an unsigned integer."""
+        position = self.position
+        self.position = position + 4
+        return _WORD(self.data, position)[0]  # type: ignore[no-any-return]
 
     def unsigned(self, width: int) -> int:
         """Return the next little-endian unsigned integer of ``width`` bytes."""
@@ -309,7 +329,11 @@ class _Machine:
         try:
             self.stack.append(self.memo[index])
         except KeyError:
-            self.fail(f"memo slot {index} was never set")
+            self.unset(index)
+
+    def unset(self, index: int) -> NoReturn:
+        """Refuse a pickle that recalls what it never stored."""
+        self.fail(f"memo slot {index} was never set")
 
     def push_global(self, module: Any, name: Any) -> None:
         """Push the name of something that Python would import now."""
@@ -402,7 +426,7 @@ def _on(opcode: bytes) -> Callable[[Handler], Handler]:
 
 @_on(b"\x80")
 def _proto(machine: _Machine) -> None:
-    protocol = machine.unsigned(1)
+    protocol = machine.byte()
     if protocol > HIGHEST_PROTOCOL:
         machine.fail(f"protocol {protocol} is not known")
     machine.protocol = max(machine.protocol, protocol)
@@ -447,12 +471,15 @@ def _int(machine: _Machine) -> None:
 
 @_on(b"J")
 def _binint(machine: _Machine) -> None:
-    machine.push(machine.signed(4), 36)
+    position = machine.position
+    machine.position = position + 4
+    machine.memory += 36
+    machine.stack.append(_SIGNED_WORD(machine.data, position)[0])
 
 
 @_on(b"K")
 def _binint1(machine: _Machine) -> None:
-    machine.push(machine.unsigned(1), 8)
+    machine.stack.append(machine.byte())
 
 
 @_on(b"M")
@@ -468,7 +495,7 @@ def _long(machine: _Machine) -> None:
 
 @_on(b"\x8a")
 def _long1(machine: _Machine) -> None:
-    length = machine.unsigned(1)
+    length = machine.byte()
     machine.push(machine.signed(length), 36 + length)
 
 
@@ -487,7 +514,7 @@ def _float(machine: _Machine) -> None:
 
 @_on(b"G")
 def _binfloat(machine: _Machine) -> None:
-    machine.push(struct.unpack(">d", machine.take(8))[0], 32)
+    machine.push(_FLOAT(machine.take(8))[0], 32)
 
 
 # -- text and bytes --------------------------------------------------------------------------
@@ -508,7 +535,7 @@ def _binstring(machine: _Machine) -> None:
 
 @_on(b"U")
 def _short_binstring(machine: _Machine) -> None:
-    machine.push_old_string(machine.take(machine.unsigned(1)))
+    machine.push_old_string(machine.take(machine.byte()))
 
 
 @_on(b"V")
@@ -519,12 +546,12 @@ def _unicode(machine: _Machine) -> None:
 
 @_on(b"X")
 def _binunicode(machine: _Machine) -> None:
-    machine.push_text(machine.take(machine.unsigned(4)))
+    machine.push_text(machine.take(machine.word()))
 
 
 @_on(b"\x8c")
 def _short_binunicode(machine: _Machine) -> None:
-    machine.push_text(machine.take(machine.unsigned(1)))
+    machine.push_text(machine.take(machine.byte()))
 
 
 @_on(b"\x8d")
@@ -534,13 +561,13 @@ def _binunicode8(machine: _Machine) -> None:
 
 @_on(b"B")
 def _binbytes(machine: _Machine) -> None:
-    raw = machine.take(machine.unsigned(4))
+    raw = machine.take(machine.word())
     machine.push(raw, 40 + len(raw))
 
 
 @_on(b"C")
 def _short_binbytes(machine: _Machine) -> None:
-    raw = machine.take(machine.unsigned(1))
+    raw = machine.take(machine.byte())
     machine.push(raw, 40 + len(raw))
 
 
@@ -703,12 +730,18 @@ def _get(machine: _Machine) -> None:
 
 @_on(b"h")
 def _binget(machine: _Machine) -> None:
-    machine.recall(machine.unsigned(1))
+    position = machine.position
+    machine.position = position + 1
+    index = machine.data[position]
+    try:
+        machine.stack.append(machine.memo[index])
+    except KeyError:
+        machine.unset(index)
 
 
 @_on(b"j")
 def _long_binget(machine: _Machine) -> None:
-    machine.recall(machine.unsigned(4))
+    machine.recall(machine.word())
 
 
 @_on(b"p")
@@ -718,12 +751,18 @@ def _put(machine: _Machine) -> None:
 
 @_on(b"q")
 def _binput(machine: _Machine) -> None:
-    machine.remember(machine.unsigned(1))
+    position = machine.position
+    machine.position = position + 1
+    machine.memory += 64
+    machine.memo[machine.data[position]] = machine.stack[-1]
 
 
 @_on(b"r")
 def _long_binput(machine: _Machine) -> None:
-    machine.remember(machine.unsigned(4))
+    position = machine.position
+    machine.position = position + 4
+    machine.memory += 64
+    machine.memo[_WORD(machine.data, position)[0]] = machine.stack[-1]
 
 
 @_on(b"\x94")
@@ -748,7 +787,7 @@ def _stack_global(machine: _Machine) -> None:
 
 @_on(b"\x82")
 def _ext1(machine: _Machine) -> None:
-    machine.push_extension(machine.unsigned(1))
+    machine.push_extension(machine.byte())
 
 
 @_on(b"\x83")

@@ -7,7 +7,7 @@ A call that contradicts itself leaves a fault and stays inert.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from types import MappingProxyType
@@ -185,6 +185,8 @@ class _Recogniser:
             return "quantised"
         if dtype in _PACKED:
             return f"packed elements ({dtype})"
+        if dtype not in ITEMSIZE:
+            return f"elements of type {dtype[:60]!a}, which is not known"
         if key in self.refused:
             return self.refused[key]
         return None if key in self.storages else "its storage is not in the file"
@@ -262,65 +264,81 @@ def _short(shape: tuple[int, ...]) -> str:
 
 
 def _view(
-    work: _Recogniser, node: Any, dtype: str | None, offset: Any, shape: Any, strides: Any
+    work: _Recogniser,
+    node: Any,
+    layout: tuple[Any, Any, Any],
+    *,
+    dtype: str | None = None,
+    grad: Any = None,
+    metadata: Sequence[Any] = (),
 ) -> TensorRef:
-    """Return the tensor that views the storage behind ``node``; the storage's dtype by default."""
+    """Return the tensor that views the storage behind ``node``.
+
+    Parameters
+    ----------
+    layout: offset, sizes and strides as the file gives them.
+    dtype: where it is not that of the storage.
+    """
     reference, storage = work.storage(node)
-    size, steps = sizes(shape), sizes(strides)
+    offset, size, steps = layout[0], sizes(layout[1]), sizes(layout[2])
     if len(size) != len(steps):
         raise Unfit(f"it has {len(size)} sizes and {len(steps)} strides")
     if not is_size(offset):
         raise Unfit("its offset is no position", "tensor-out-of-bounds")
     kind = dtype or reference.dtype or "uint8"
-    if kind not in ITEMSIZE:
-        return TensorRef(kind, size, steps, offset, None, f"elements of type {ascii(kind)[:60]}")
+    reason = work.unoffered(kind, reference.key) or _lazy(metadata)
+    if kind in ITEMSIZE:
+        shift, limit = _bounds(reference, storage, ITEMSIZE[kind])
+        offset += shift
+        problem = outside(kind, size, steps, offset, limit)
+        if problem is not None:
+            work.problem("tensor-out-of-bounds", problem)
+            storage, reason = None, problem
+    return TensorRef(kind, size, steps, offset, storage, reason, _flag(grad))
+
+
+def _bounds(reference: StorageReference, storage: Storage | None, itemsize: int) -> tuple[int, int]:
+    """Return the first element and the last byte that a tensor of this storage may touch."""
     limit = reference.nbytes if storage is None else min(reference.nbytes, storage.nbytes)
-    if reference.view is not None:
-        offset += reference.view[1]
-        limit = min(limit, (reference.view[1] + reference.view[2]) * ITEMSIZE[kind])
-    problem = outside(kind, size, steps, offset, limit)
-    if problem is not None:
-        work.problem("tensor-out-of-bounds", problem)
-        return TensorRef(kind, size, steps, offset, None, problem)
-    return TensorRef(kind, size, steps, offset, storage, work.unoffered(kind, reference.key))
+    if reference.view is None:
+        return 0, limit
+    _, first, length = reference.view
+    return first, min(limit, (first + length) * itemsize)
+
+
+def _lazy(metadata: Sequence[Any]) -> str | None:
+    """Return why a lazily conjugated or negated view is not offered."""
+    for key, value in _pairs(metadata[0])[:_FEW] if metadata else ():
+        if value is True:
+            return f"a lazy view ({key[:40]!a})" if type(key) is str else "a lazy view"
+    return None
 
 
 # -- the functions that torch's pickles call -------------------------------------------------
 
 
 def _tensor_v1(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
-    storage, offset, size, stride = _taken(args, 4, 4)
-    return _view(work, storage, None, offset, size, stride)
+    storage, *layout = _taken(args, 4, 4)
+    return _view(work, storage, (layout[0], layout[1], layout[2]))
 
 
 def _tensor_v2(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
     storage, offset, size, stride, grad, hooks, *metadata = _taken(args, 6, 7)
     work.check_hooks(hooks)
-    ref = _view(work, storage, None, offset, size, stride)
-    return _flagged(ref, grad, metadata)
+    return _view(work, storage, (offset, size, stride), grad=grad, metadata=metadata)
 
 
 def _tensor_v3(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
     storage, offset, size, stride, grad, hooks, dtype, *metadata = _taken(args, 7, 8)
     work.check_hooks(hooks)
-    ref = _view(work, storage, dtype_name(dtype), offset, size, stride)
-    return _flagged(ref, grad, metadata)
+    kind = dtype_name(dtype)
+    return _view(work, storage, (offset, size, stride), dtype=kind, grad=grad, metadata=metadata)
 
 
 def _quantised(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
     storage, offset, size, stride, _, grad, hooks = _taken(args, 7, 7)
     work.check_hooks(hooks)
-    return _flagged(_view(work, storage, None, offset, size, stride), grad, [])
-
-
-def _flagged(ref: TensorRef, grad: Any, metadata: list[Any]) -> TensorRef:
-    """Return ``ref`` with its gradient flag; a lazily conjugated or negated view is not offered."""
-    pairs = _pairs(metadata[0])[:_FEW] if metadata else []
-    lazy = [key for key, value in pairs if value is True]
-    reason = ref.unreadable
-    if reason is None and lazy:
-        reason = f"a lazy view ({lazy[0][:40]!a})" if type(lazy[0]) is str else "a lazy view"
-    return replace(ref, requires_grad=_flag(grad), unreadable=reason)
+    return _view(work, storage, (offset, size, stride), grad=grad)
 
 
 def _parameter(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef:
