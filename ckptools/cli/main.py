@@ -94,7 +94,11 @@ def commands() -> None:
 
     Exit codes: 0 no finding at or above --fail-on, 1 findings, 2 usage or unreadable input, 3
     undecided.
-    """
+
+    \b
+    Shell completion (bash; zsh and fish likewise):
+      eval "$(_CKPTOOLS_COMPLETE=bash_source ckptools)"
+    """  # noqa: D301  click's mark for a block that keeps its lines
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ckptools.stats.families import bins
 from ckptools.types.measurements import Statistics
 
 BARS = 12
 #: exponents of all float types lie within this offset of zero
 _OFFSET = 1100
-#: bits of the exponent and of the mantissa within the top 16 bits of a value
-_LAYOUTS = {"float64": (11, 4), "float32": (8, 7), "bfloat16": (8, 7), "float16": (5, 10)}
 #: the axis leaves out the smallest values up to this share of all
 _CUT = 1 / 500
 
@@ -23,8 +22,8 @@ Group = Sequence[tuple[str, Statistics | None]]
 class Spread:
     """Histograms of log2 |w| for several groups of tensors.
 
-    The counts come from the statistics' sketches, whose bins hold the exponent.  Zeros,
-    subnormal and non-finite values have no place on the axis.
+    The counts come from the statistics' sketches, whose codes hold the exponent.  Zeros and
+    non-finite values have no place on the axis, integers no bars.
 
     Parameters
     ----------
@@ -51,23 +50,21 @@ class Spread:
         return [float(height) or None for height in heights]
 
 
-def _exponents(group: Group) -> np.ndarray[Any, Any]:
+def _exponents(group: Group) -> NDArray[np.float64]:
     """Return how many values have each binary exponent, shifted by the offset."""
     total = np.zeros(2 * _OFFSET, np.float64)
     for dtype, statistics in group:
-        layout = _LAYOUTS.get(dtype)
-        if statistics is None or statistics.sketch is None or layout is None:
+        if statistics is None or statistics.sketch is None or not bins(dtype).floating:
             continue
-        bits, mantissa = layout
-        bins, counts = (np.asarray(part, np.int64) for part in statistics.sketch)
-        exponents = (bins >> mantissa) & ((1 << bits) - 1)
-        normal = (exponents > 0) & (exponents < (1 << bits) - 1)
-        shifted = exponents[normal] - ((1 << (bits - 1)) - 1) + _OFFSET
-        total += np.bincount(shifted, weights=counts[normal], minlength=total.size)
+        meaning = bins(dtype)
+        codes, counts = (np.asarray(part, np.int64) for part in statistics.sketch)
+        counted = meaning.finite[codes] & (meaning.lower[codes] * meaning.upper[codes] != 0)
+        exponents = meaning.exponent[codes[counted]] + _OFFSET
+        total += np.bincount(exponents, weights=counts[counted], minlength=total.size)
     return total
 
 
-def _axis(total: np.ndarray[Any, Any]) -> tuple[int, int]:
+def _axis(total: NDArray[np.float64]) -> tuple[int, int]:
     """Return the lowest exponent shown, and how many exponents one bar covers."""
     populated = np.flatnonzero(total)
     if not populated.size:
