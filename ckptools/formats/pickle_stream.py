@@ -11,7 +11,7 @@ from ckptools.formats.pickle_machine import IncompletePickle, PickleResult, run
 from ckptools.types.source import Source
 
 #: bytes read at first; most pickles of a legacy file are shorter
-FIRST = 64 << 10
+FIRST = 16 << 10
 #: a pickle longer than this is refused (a checkpoint of 1,000 tensors has about 100 kB)
 LONGEST = 128 << 20
 

@@ -117,9 +117,15 @@ def _member(
     name = extended.get("path") or _name(block)
     if "size" in extended:
         size = int(extended["size"])
-    regular = kind in _REGULAR and not (kind == b"\0" and name.endswith("/"))
+    folder = kind == b"5" or (kind == b"\0" and name.endswith("/"))
     available = min(max(source.size - start, 0), size)
-    return Member(name, regular, start, size, available)
+    return Member(
+        name.rstrip("/") if folder else name,
+        kind in _REGULAR and not folder,
+        start,
+        size,
+        available,
+    )
 
 
 def _name(block: bytes) -> str:

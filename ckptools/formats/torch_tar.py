@@ -274,7 +274,7 @@ class _Archive:
                 self.faults.add(
                     "missing-storage", "pickle", "it refers to a tensor that is not in the file"
                 )
-        self.faults.extend(recognise(content, {}).faults)
+        self.faults.extend(recognise(replace(content, persistents=()), {}).faults)
         recognise_variables(content)
         return content
 
