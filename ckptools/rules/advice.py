@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -38,3 +39,8 @@ def restore(evidence: Evidence, module: str | None) -> str:
 def history(evidence: Evidence) -> str:
     """Return the command that follows the run through the checkpoint's folder."""
     return command("timeline", str(Path(path_of(evidence)).parent))
+
+
+def grep(name: str) -> str:
+    """Return ``name`` as the pattern that finds it; escaped only where it has to be."""
+    return name if re.fullmatch(r"[\w.-]*", name) else re.escape(name)

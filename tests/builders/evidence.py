@@ -14,7 +14,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from scipy.stats import kstest
 
+from ckptools.names.initializers import Initializer, candidates
 from ckptools.types.checkpoint import (
     Checkpoint,
     NamedTensor,
@@ -142,13 +144,13 @@ def _lines(matrix: np.ndarray | None) -> dict[str, Any]:
 
 
 def _gap(finite: np.ndarray) -> tuple[int, int]:
-    """Return the empty exponents below the largest at most four values, and how many those are."""
+    """Return the empty exponents below the largest values, at most four, and how many those are."""
     magnitudes = np.sort(np.abs(finite[finite != 0]))[::-1]
     exponents = np.frexp(magnitudes)[1]
     best = (0, 0)
     for above in range(1, min(5, len(exponents))):
-        gap = int(exponents[above - 1] - exponents[above])
-        if gap > max(best[0], 1):
+        gap = int(exponents[above - 1] - exponents[above]) - 1
+        if gap > best[0]:
             best = (gap, above)
     return best
 
@@ -178,6 +180,34 @@ def _spectrum(matrix: np.ndarray) -> Spectrum:
         edge_ratio=float(values[0] / edge) if edge else None,
         method="exact",
     )
+
+
+def initializers_of(tensor: NamedTensor, values: np.ndarray) -> tuple[str, ...] | None:
+    """Return the initialisers of a few usual kinds that the values are compatible with."""
+    floating = values.dtype.kind == "f" and values.size > 0 and np.isfinite(values).all()
+    known = candidates(tensor.name, values.shape, tensor.role, tensor.kind) if floating else ()
+    flat = values.astype(np.float64).ravel()
+    return tuple(one.name for one in known if _compatible(one, flat)) if known else None
+
+
+def _compatible(one: Initializer, values: np.ndarray) -> bool:
+    given = one.parameters
+    if one.distribution == "constant":
+        return bool((values == given["value"]).all())
+    if not one.std or abs(values.std() / one.std - 1) > 0.2:
+        return False
+    if one.distribution == "uniform":
+        width = given["high"] - given["low"]
+        inside = values.min() >= given["low"] and values.max() <= given["high"]
+        return (
+            bool(inside)
+            and kstest(values, "uniform", (given["low"], width), method="asymp").pvalue > 1e-3
+        )
+    if one.distribution == "normal":
+        return bool(
+            kstest(values, "norm", (given["mean"], given["std"]), method="asymp").pvalue > 1e-3
+        )
+    return False
 
 
 def reference(shape: tuple[int, ...], dtype: str, storage: Storage) -> TensorRef:
@@ -255,7 +285,9 @@ class Builder:
                 )
             )
             with np.errstate(all="ignore"):
-                self.measures[set, name] = statistics_of(values, own, spectrum=self.spectrum)
+                measured = statistics_of(values, own, spectrum=self.spectrum)
+            fresh = initializers_of(tensors[-1], values)
+            self.measures[set, name] = replace(measured, initializers=fresh)
         self.sets.append(WeightSet(set, tuple(tensors), prefixes))
         return self
 

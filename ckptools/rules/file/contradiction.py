@@ -23,6 +23,7 @@ KINDS = covers(
     "overlapping-data",
     "overlapping-records",
     "path-traversal",
+    "polyglot",
     "prefixed-archive",
     "size-contradiction",
     "trailing-bytes",

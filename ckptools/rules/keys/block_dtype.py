@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptools.rules.advice import inspect
+from ckptools.rules.advice import grep, inspect
 from ckptools.rules.keys.odd_block import odd_blocks
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Targets, count
@@ -48,5 +48,5 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             f"{count(len(tensors), 'tensor')} in {', '.join(own)}; the other blocks have them in "
             f"{', '.join(others)}",
             evidence={"dtypes": own, "usual": others, "tensors": [t[0] for t in tensors][:100]},
-            advice=inspect(evidence, "--list", "--grep", place.rpartition(":")[2]),
+            advice=inspect(evidence, "--list", "--grep", grep(place.rpartition(":")[2])),
         )

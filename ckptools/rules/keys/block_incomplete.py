@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptools.rules.advice import inspect
+from ckptools.rules.advice import grep, inspect
 from ckptools.rules.keys.odd_block import LEAST_BLOCKS
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Targets, count, listed, siblings
@@ -50,7 +50,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             f"lacks {count(len(suffixes), 'tensor')} that every other block has: "
             f"{listed(suffixes)}",
             evidence={"missing": suffixes[:100], "count": len(suffixes)},
-            advice=inspect(evidence, "--list", "--grep", place.rpartition(":")[2]),
+            advice=inspect(evidence, "--list", "--grep", grep(place.rpartition(":")[2])),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptools.rules.advice import inspect
+from ckptools.rules.advice import grep, inspect
 from ckptools.rules.keys.odd_block import odd_blocks
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Targets
@@ -43,5 +43,5 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             f"has the shape {list(odd.ref.shape)}; in the other {len(group.members) - 1} blocks "
             f"of {group.stack} it is {list(usual)}",
             evidence={"shape": list(odd.ref.shape), "usual": list(usual)},
-            advice=inspect(evidence, "--list", "--grep", group.suffix),
+            advice=inspect(evidence, "--list", "--grep", grep(group.suffix)),
         )

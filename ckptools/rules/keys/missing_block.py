@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from ckptools.rules.advice import inspect
+from ckptools.rules.advice import grep, inspect
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Targets, count, listed, suffix
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
@@ -48,7 +48,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             f"{count(len(missing), 'block')} missing between {min(blocks)} and {max(blocks)}: "
             f"{listed([str(block) for block in missing])}",
             evidence={"missing": missing[:100], "blocks": len(blocks)},
-            advice=inspect(evidence, "--list", "--grep", stack[1]),
+            advice=inspect(evidence, "--list", "--grep", grep(stack[1].partition("*")[0])),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ckptools.rules.advice import inspect
+from ckptools.rules.advice import grep, inspect
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Targets
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, WeightSet
@@ -58,7 +58,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 targets.tensor(second),
                 f"differs from {first.name}, though the saved settings tie the two",
                 evidence={"tied_to": first.name, "digests": digests},
-                advice=inspect(evidence, "--grep", second.name),
+                advice=inspect(evidence, "--grep", grep(second.name)),
             )
 
 

@@ -1,0 +1,57 @@
+"""What the rules on tensors of a single value share: which of them should hold more.
+
+Zero biases, unit gains and zero-initialised projections are normal before training, and some stay
+so for ever.  A tensor of one value is out of place when most of its siblings in the other blocks
+are not of one value, when the optimizer remembers gradients of it, or when no initialiser known
+for it gives a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ckptools.rules.fresh import fresh_sets, stepped
+from ckptools.rules.weights import Measured, parameters, siblings
+from ckptools.types.evidence import Evidence
+from ckptools.types.measurements import Statistics
+
+#: With fewer siblings than this there is no usual state.
+_LEAST_SIBLINGS = 3
+
+
+def out_of_place(
+    evidence: Evidence, uniform: Callable[[Statistics], bool]
+) -> Iterator[tuple[Measured, str]]:
+    """Iterate over the uniform tensors that should not be, each with the reason."""
+    assert evidence.checkpoint is not None
+    hits = [hit for hit in parameters(evidence) if hit[1].numel > 1 and uniform(hit[1])]
+    if not hits:
+        return
+    fresh, moved = fresh_sets(evidence), stepped(evidence)
+    shares = _shares(evidence, uniform)
+    for tensor, statistics in hits:
+        if tensor.set in fresh or tensor.role == "lora":
+            continue
+        share = shares.get((tensor.set, tensor.name))
+        if share is not None and share < 0.5:
+            yield (tensor, statistics), "most of the other blocks have more there"
+        elif tensor.name in moved:
+            yield (tensor, statistics), "the optimizer remembers gradients of it"
+        elif share is None and len(tensor.ref.shape) > 1 and not statistics.initializers:
+            yield (tensor, statistics), "nothing is known to start like this"
+
+
+def _shares(
+    evidence: Evidence, uniform: Callable[[Statistics], bool]
+) -> dict[tuple[str, str], float]:
+    """Return the share of uniform tensors among all siblings of a role, by (set, name)."""
+    assert evidence.checkpoint is not None
+    assert evidence.measurements is not None
+    measures = evidence.measurements.tensors
+    shares: dict[tuple[str, str], float] = {}
+    for group in siblings(evidence.checkpoint, at_least=_LEAST_SIBLINGS):
+        keys = [(group.set, tensor.name) for tensor in group.members.values()]
+        known = [key for key in keys if key in measures]
+        number = sum(uniform(measures[key]) for key in known)
+        shares.update(dict.fromkeys(known, number / max(len(known), 1)))
+    return shares

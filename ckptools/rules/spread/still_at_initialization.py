@@ -1,0 +1,99 @@
+"""SPR105: a matrix that looks as it was initialised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.rules.advice import grep, inspect
+from ckptools.rules.fresh import fresh_matrices, fresh_sets, is_judged
+from ckptools.rules.registry import found, rule
+from ckptools.rules.weights import Measured, count, gathered, listed, parameters
+from ckptools.types.checkpoint import RunState
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+
+@rule(
+    "SPR105",
+    "still-at-initialization",
+    severity="warning",
+    confidence="hint",
+    needs=("checkpoint", "measurements"),
+    limit=0.2,
+)
+def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
+    """A matrix cannot be told from a fresh draw of its initialiser, in a file that was trained.
+
+    What it means
+        Bounds, spread and distribution are those of an initialiser that is usual for a tensor of
+        this name and shape (Kolmogorov-Smirnov p above .001). Where half of the matrices of a
+        set are like this, the set is said to be fresh, once, as a note.
+
+    Why it matters
+        The part was never trained, its weights were not found when the model was loaded and
+        stayed random, or somebody reset it.
+
+    False alarms
+        Not yet measured; hint. (On 17 trained files of five small transformers no matrix was
+        compatible with a uniform initialiser, three output heads with a normal one, which
+        therefore counts only against other blocks.) Files of epoch or step 0, embeddings,
+        positions, norms, LoRA and tensors below 256 elements stay silent, and so do sets in
+        which more than the limit's share of the matrices look fresh: early in training the slow
+        ones have hardly moved.
+
+    What to do
+        Look whether the part was meant to be frozen; compare with an earlier checkpoint.
+
+    References
+        He et al. 2015; Glorot & Bengio 2010; Massey 1951 (Kolmogorov-Smirnov).
+    """
+    assert evidence.checkpoint is not None
+    if _is_start(evidence.checkpoint.run):
+        return
+    fresh = fresh_sets(evidence)
+    for name, judged in _by_set(evidence).items():
+        if name in fresh:
+            yield _whole_set(evidence, name, judged)
+            continue
+        hits = fresh_matrices(judged)
+        if 0 < len(hits) <= limit * len(judged):
+            yield from _findings(evidence, hits, limit)
+
+
+def _whole_set(evidence: Evidence, name: str, judged: list[Measured]) -> Finding:
+    number = sum(bool(hit[1].initializers) for hit in judged)
+    return found(
+        name,
+        f"{number} of {len(judged)} matrices look as they were initialised: this set was hardly "
+        "trained",
+        evidence={"initial": number, "judged": len(judged)},
+        severity="note",
+        advice=inspect(evidence),
+    )
+
+
+def _findings(evidence: Evidence, hits: list[Measured], limit: float) -> Iterator[Finding]:
+    assert evidence.checkpoint is not None
+    for group in gathered(evidence.checkpoint, hits, few=4):
+        initializers = sorted({(hit[1].initializers or ("?",))[0] for hit in group.hits})
+        names = "" if group.alone else f" ({count(len(group.hits), 'matrix', 'matrices')})"
+        yield found(
+            group.target,
+            f"cannot be told from a fresh {listed(initializers)}{names}; the rest was trained",
+            evidence={"initializers": initializers, "tensors": group.names()[:100]},
+            limit=limit,
+            advice=inspect(evidence, "--grep", grep(group.pattern or group.hits[0][0].name)),
+        )
+
+
+def _is_start(run: RunState) -> bool:
+    return 0 in (run.step, run.epoch)
+
+
+def _by_set(evidence: Evidence) -> dict[str, list[Measured]]:
+    """Return the judged matrices by weight set."""
+    sets: dict[str, list[Measured]] = {}
+    for hit in parameters(evidence):
+        if is_judged(hit):
+            sets.setdefault(hit[0].set, []).append(hit)
+    return sets

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import numpy as np
+
+from ckptools.rules import judge
+from ckptools.types.checkpoint import RunState
+from ckptools.types.evidence import Evidence
+from tests.builders.evidence import Builder
+from tests.builders.healthy import after_one_step, epoch_zero, fresh_transformer, start, transformer
+
+
+def reset(*names: str, epoch: int | None = 12) -> Evidence:
+    weights = transformer()
+    rng = np.random.default_rng(3)
+    for name in names:
+        weights[name] = start(rng, *weights[name].shape)
+    return Builder(weights, run=RunState(epoch=epoch)).evidence()
+
+
+def fresh(epoch: int | None) -> Evidence:
+    return Builder(fresh_transformer(), run=RunState(epoch=epoch)).evidence()
+
+
+NAME = "decoder.layers.4.linear1.weight"
+FIRES_ON = {
+    "one_matrix": lambda: reset(NAME),
+    "two_matrices": lambda: reset(NAME, "decoder.layers.4.linear2.weight"),
+    "a_whole_file": lambda: fresh(3),
+    "a_whole_file_of_unknown_epoch": lambda: fresh(None),
+}
+SILENT_ON = {
+    "epoch_zero": epoch_zero,
+    "after_one_step": after_one_step,
+    "many_are_slow_early_on": lambda: reset(
+        *[name for name in transformer() if "self_attn" in name and name.endswith("weight")][:12]
+    ),
+}
+
+
+def test_names_the_matrix_and_the_initialiser() -> None:
+    (finding,) = judge(reset(NAME), select=["SPR105"]).findings
+    assert finding.target == NAME
+    assert finding.evidence["initializers"] == ["kaiming_uniform(a=√5)"]
+
+
+def test_once_for_a_file() -> None:
+    (finding,) = judge(fresh(3), select=["SPR105"]).findings
+    assert (finding.target, finding.severity) == ("model", "note")
