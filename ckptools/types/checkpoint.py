@@ -38,11 +38,16 @@ class NamedTensor:
 
 @dataclass(frozen=True, slots=True)
 class WeightSet:
-    """Tensors that are loaded together by one ``load_state_dict``."""
+    """Tensors that are loaded together by one ``load_state_dict``.
+
+    ``path`` holds the keys that lead to them from the top of the file (none for a bare state
+    dict; attribute names for a pickled module).
+    """
 
     name: str
     tensors: tuple[NamedTensor, ...]
     prefixes: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,216 @@
+"""What all layouts share: sorting the entries of a tree into weights, optimizers and the rest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptools.layouts import optimizer_state, parameter_names
+from ckptools.layouts.modules import is_module, module_tensors
+from ckptools.layouts.nodes import key_text, mapping, sequence, tensors_below
+from ckptools.layouts.pairing import paired
+from ckptools.layouts.run_state import RunNotes
+from ckptools.layouts.weights import not_tensors, tensors_of, weight_set
+from ckptools.types.checkpoint import Checkpoint, OptimizerState, WeightSet
+from ckptools.types.container import Container
+from ckptools.types.tensor import TensorRef
+from ckptools.types.tree import class_name, entries, unwrap
+
+#: Tensors listed that are neither weights nor optimizer state.
+OTHERS = 100_000
+#: State dicts are looked for this many mappings deep.
+NESTING = 4
+
+#: Words in keys that only say "here are weights".
+_PLAIN_WORDS = frozenset(
+    (
+        *("state", "dict", "statedict", "sd", "model", "models", "module", "net", "network"),
+        *("weights", "weight", "params", "parameters", "checkpoint", "ckpt"),
+    )
+)
+#: Keys under which weights are expected, whatever their names look like.
+_EXPECTED = re.compile(
+    r"state_?dict|^(?:model|models|module|net|network|weights|params|ema)$|_model$|^model_",
+    re.IGNORECASE,
+)
+_TELLING_NAME = re.compile(r"\.|(?:^|_)(?:weight|bias|running_mean|kernel|gamma)(?:_|$)")
+_NEVER = re.compile(r"rng|random|optim|sched|scaler", re.IGNORECASE)
+
+
+@dataclass
+class Assembly:
+    """A checkpoint while it is put together.
+
+    Layouts call ``weights``, ``module``, ``optimizer`` and ``entry`` for what they find, then
+    ``checkpoint``.  No tree, however odd, makes any of them raise.
+    """
+
+    container: Container
+    layout: str
+    sets: dict[str, WeightSet] = field(default_factory=dict)
+    optimizers: list[OptimizerState] = field(default_factory=list)
+    run: RunNotes = field(default_factory=RunNotes)
+    others: dict[str, TensorRef] = field(default_factory=dict)
+    not_judged: list[str] = field(default_factory=list)
+
+    def entry(self, key: str, node: Any) -> None:
+        """Sort in one top-level entry."""
+        optimizers = optimizer_state.find_optimizers(node, key)
+        if optimizers:
+            for path, one in optimizers:
+                self.optimizer(path, one)
+            self._beside_optimizer(key, node)
+        elif _NEVER.search(key) or not self._weights_below(key, node):
+            self._note(key, node)
+
+    def weights(self, node: Any, path: tuple[str, ...], name: str | None = None) -> None:
+        """Add a state dict as a weight set."""
+        name = self._free_name(name or set_name(path), path)
+        self.sets[name] = weight_set(name, tensors_of(node), path)
+        for left in not_tensors(node)[:20]:
+            self.not_judged.append(f"{'.'.join(path) or 'state dict'}: {left}, which is no tensor")
+
+    def module(self, node: Any, path: tuple[str, ...], name: str | None = None) -> None:
+        """Add a whole pickled module as a weight set."""
+        found = module_tensors(node)
+        where = ".".join(path)
+        self.run.extras[where or "root"] = f"whole module of class {class_name(node)}"
+        if found.tensors:
+            name = self._free_name(name or set_name(path), path)
+            self.sets[name] = weight_set(name, found.tensors, path, found.buffers)
+        start = f"{where}." if where else ""
+        self.others.update((start + key, ref) for key, ref in found.others.items())
+        if found.cut:
+            self.not_judged.append(f"{where or 'root'}: a module tree too large to be walked whole")
+
+    def optimizer(self, path: str, node: Any) -> None:
+        """Add an optimizer's state dict."""
+        self.optimizers.append(optimizer_state.parse(node, path))
+
+    def other_tensors(self, node: Any, path: str) -> None:
+        """List the tensors below ``node`` as neither weights nor optimizer state."""
+        for where, ref in tensors_below(node, path):
+            if len(self.others) >= OTHERS:
+                self.not_judged.append(f"{path}: more than {OTHERS:,} tensors")
+                return
+            self.others[where] = ref
+
+    def checkpoint(self) -> Checkpoint:
+        """Return everything found, optimizers matched to the sets they train."""
+        sets = tuple(self.sets.values())
+        by_name = {one.name: one for one in sets}
+        optimizers = tuple(
+            parameter_names.assign_names(one, by_name[one.set]) if one.set in by_name else one
+            for one in paired(self.optimizers, sets)
+        )
+        return Checkpoint(
+            path=self.container.path,
+            container=self.container,
+            layout=self.layout,
+            weight_sets=sets,
+            optimizers=optimizers,
+            run=self.run.state(_steps_taken(optimizers)),
+            other_tensors=self.others,
+            not_judged=(*self.container.not_judged, *self.not_judged),
+        )
+
+    def _weights_below(self, key: str, node: Any) -> bool:
+        """Add the state dicts and modules at or below an entry; return whether there were any."""
+        before = len(self.sets)
+        work: list[tuple[tuple[str, ...], Any]] = [((key,), node)]
+        leftovers: list[tuple[tuple[str, ...], Any]] = []
+        while work:
+            path, current = work.pop()
+            if is_module(current):
+                self.module(current, path)
+            elif is_state_dict(current, path[-1]):
+                self.weights(current, path)
+            elif len(path) < NESTING and (below := _named_with_tensors(current)):
+                work.extend((((*path, name), one) for name, one in reversed(below.items())))
+            else:
+                leftovers.append((path, current))
+        if len(self.sets) == before:
+            return False
+        for path, current in leftovers:
+            self._note(".".join(path) if len(path) > 2 else path[-1], current)
+        return True
+
+    def _note(self, key: str, node: Any) -> None:
+        self.run.note(key, node)
+        if not isinstance(unwrap(node), TensorRef) or key in self.run.extras:
+            self.other_tensors(node, key)
+
+    def _beside_optimizer(self, key: str, node: Any) -> None:
+        """Note what else lies in an entry that holds optimizers (apex, mmengine: loss scalers)."""
+        if optimizer_state.is_optimizer(node):
+            known = {"state", "param_groups", "defaults"}
+            rest = {name: one for name, one in (mapping(node) or {}).items() if name not in known}
+        else:
+            below = mapping(node) or {}
+            rest = {
+                name: one
+                for name, one in below.items()
+                if not optimizer_state.find_optimizers(one, name)
+            }
+        for name, one in rest.items():
+            self._note(name if name in ("loss_scaler", "scaler") else f"{key}.{name}", one)
+
+    def _free_name(self, name: str, path: tuple[str, ...]) -> str:
+        """Return ``name``, or a longer one when it is taken."""
+        if name not in self.sets:
+            return name
+        longer = ".".join(path) or name
+        taken = 2
+        while longer in self.sets:
+            longer = f"{name}{taken}"
+            taken += 1
+        return longer
+
+
+def set_name(path: tuple[str, ...]) -> str:
+    """Return what to call the weight set that lies at ``path``: "model" where keys say no more."""
+    for key in reversed(path):
+        words = [word for word in key.split("_") if word]
+        telling = [word for word in words if word.lower() not in _PLAIN_WORDS]
+        if telling and not key.isdigit():
+            return "_".join(telling)
+    return "model"
+
+
+def is_state_dict(node: Any, key: str = "") -> bool:
+    """Return whether a mapping looks like a state dict.
+
+    Half of its entries or more are tensors; under a key that does not announce weights one of
+    them must also have a name as parameters have.
+    """
+    pairs = entries(node)
+    if not pairs:
+        return False
+    tensors = [name for name, value in pairs if isinstance(unwrap(value), TensorRef)]
+    if not tensors or 2 * len(tensors) < len(pairs):
+        return False
+    if _EXPECTED.search(key):
+        return True
+    return any(_TELLING_NAME.search(key_text(name)) for name in tensors)
+
+
+def _named_with_tensors(node: Any) -> dict[str, Any]:
+    """Return the members of a mapping or list that holds tensors, none for anything else."""
+    below = mapping(node)
+    if below is None:
+        listed = sequence(node) or []
+        below = {str(index): one for index, one in enumerate(listed)}
+    if len(below) > 1000 or next(tensors_below(node), None) is None:
+        return {}
+    return below
+
+
+def _steps_taken(optimizers: tuple[OptimizerState, ...]) -> int | None:
+    """Return the largest step count of the first optimizer that counts."""
+    for optimizer in optimizers:
+        steps = [state.step for state in optimizer.states if state.step is not None]
+        finite = [step for step in steps if abs(step) < 1 << 62]
+        if finite:
+            return int(max(finite))
+    return None

@@ -1,0 +1,170 @@
+"""Where the run stood: counters, saved arguments, schedulers, scalers, random states."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptools.layouts.nodes import attributes, describe, mapping, plain, sequence, tensors_below
+from ckptools.layouts.scalars import whole
+from ckptools.types.checkpoint import RunState
+from ckptools.types.tree import Instance, unwrap
+
+#: Counters, the most telling first.  Totals ("epochs", "max_steps") are arguments, no counters.
+EPOCHS = (
+    "epoch", "current_epoch", "cur_epoch", "epoch_idx", "epoch_num", "n_epoch", "nepoch",
+    "epochs_run", "last_epoch", "completed_epochs",
+)  # fmt: skip
+STEPS = (
+    "global_step", "step", "iteration", "iter", "iter_num", "iters", "iterations", "it", "niter",
+    "n_iter", "global_iter", "current_step", "current_iter", "cur_iter", "cur_step", "num_updates",
+    "steps", "train_step", "total_steps_done", "optimizer_step", "update", "updates_done", "i_iter",
+)  # fmt: skip
+#: Mappings in which counters are looked for, too.
+NESTED = (
+    "meta", "trainer", "trainer_state", "train_state", "state", "progress", "extra_state", "info",
+    "training_state", "counters", "engine", "loop", "train_loop", "run_state",
+)  # fmt: skip
+
+_ARGUMENTS = re.compile(
+    r"^(?:args?|arguments|opts?|options|cfgs?|configs?|configuration|conf|hparams|hyper_?param\w*"
+    r"|settings|flags|\w+_(?:args|kwargs|cfg|config|opts?|hparams|hyper_parameters|params_dict)"
+    r"|config_\w+|params?|kwargs|train_args)$",
+    re.IGNORECASE,
+)
+_RANDOM = re.compile(
+    r"rng|random_?state|seed_?state|generator_?state|^random_states?|^torch_state$", re.I
+)
+_SAMPLER = re.compile(r"sampler|data_?loader|dl_state|dataset_state", re.IGNORECASE)
+_SCHEDULER = re.compile(r"sched|lr_|^lr$|warm_?up", re.IGNORECASE)
+_SCHEDULER_KEYS = {"last_epoch", "_step_count", "base_lrs", "_last_lr", "_schedulers"}
+_SCALER_KEYS = {"scale", "growth_factor", "backoff_factor", "growth_interval"}
+_SCALER = re.compile(r"scaler|loss_?scal|amp_scaling|^amp$", re.IGNORECASE)
+
+
+@dataclass
+class RunNotes:
+    """What was learned of the run so far; ``state`` makes it final."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    schedulers: dict[str, Any] = field(default_factory=dict)
+    scalers: dict[str, Any] = field(default_factory=dict)
+    has_rng: bool = False
+    has_sampler: bool = False
+    extras: dict[str, str] = field(default_factory=dict)
+
+    def note(self, key: str, node: Any) -> None:
+        """Take in one top-level entry that is neither weights nor optimizer."""
+        if self._counter(key, node) or self._helper(key, node):
+            return
+        if _ARGUMENTS.match(key) and _is_settings(node):
+            self.arguments(key, node)
+            return
+        inner = mapping(node) if key in NESTED else None
+        for name, value in (inner or {}).items():
+            self._counter(name, value)
+        self.extras[key] = describe(node)
+
+    def arguments(self, key: str, node: Any) -> None:
+        """Take in saved arguments: the first ones as they are, others under their key."""
+        values = plain(node)
+        if not isinstance(values, dict):
+            values = {key: values}
+        self.extras[key] = describe(node)
+        if not self.hyperparameters:
+            self.hyperparameters = values
+        else:
+            self.hyperparameters = {**self.hyperparameters, key: values}
+
+    def state(self, fallback_step: int | None = None) -> RunState:
+        """Return the run state; ``fallback_step`` counts when the file itself counts no steps."""
+        step = self._first(STEPS)
+        return RunState(
+            epoch=self._first(EPOCHS),
+            step=fallback_step if step is None else step,
+            hyperparameters=self.hyperparameters,
+            scheduler=_one_or_all(self.schedulers),
+            scaler=_one_or_all(self.scalers),
+            has_rng=self.has_rng,
+            has_sampler=self.has_sampler,
+            extras=self.extras,
+        )
+
+    def _first(self, names: tuple[str, ...]) -> int | None:
+        return next((self.counters[name] for name in names if name in self.counters), None)
+
+    def _counter(self, key: str, node: Any) -> bool:
+        name = key.lower()
+        if name not in EPOCHS and name not in STEPS:
+            return False
+        count = whole(node)
+        if count is not None:
+            self.counters.setdefault(name, count)
+        return count is not None
+
+    def _helper(self, key: str, node: Any) -> bool:
+        """Take in a scheduler, scaler, random state or sampler; return whether it was one."""
+        if _RANDOM.search(key):
+            self.has_rng = True
+            self.extras[key] = describe(node)
+        elif _is_scaler(key, node):
+            self.scalers[key] = plain(node)
+        elif _is_scheduler(key, node):
+            self.schedulers[key] = _plain_mapping(node)
+        elif _SAMPLER.search(key):
+            self.has_sampler = True
+            self.extras[key] = describe(node)
+        else:
+            return False
+        return True
+
+
+def _is_settings(node: Any) -> bool:
+    """Return whether ``node`` may be saved arguments: named values without large tensors."""
+    found = unwrap(node)
+    if mapping(found) is None and not (isinstance(found, Instance) and plain(found) != {}):
+        return False
+    return not any(ref.numel > 1000 for _, ref in tensors_below(found))
+
+
+def _keys(node: Any) -> set[str]:
+    return set(mapping(node) or attributes(node))
+
+
+def _is_scheduler(key: str, node: Any) -> bool:
+    listed = sequence(node)
+    if listed is not None:
+        return bool(_SCHEDULER.search(key)) and all(_is_scheduler(key, one) for one in listed)
+    keys = _keys(node)
+    named = bool(_SCHEDULER.search(key)) and (mapping(node) is not None or bool(keys))
+    return named or len(keys & _SCHEDULER_KEYS) >= 2
+
+
+def _is_scaler(key: str, node: Any) -> bool:
+    keys = _keys(node)
+    if keys >= _SCALER_KEYS:
+        return True
+    return bool(_SCALER.search(key)) and mapping(node) is not None and len(keys) < 20
+
+
+def _plain_mapping(node: Any) -> dict[str, Any]:
+    values = plain(node)
+    if isinstance(values, list):
+        return values[0] if _single_dict(values) else {str(i): v for i, v in enumerate(values)}
+    return values if isinstance(values, dict) else {"value": values}
+
+
+def _single_dict(values: list[Any]) -> bool:
+    return len(values) == 1 and isinstance(values[0], dict)
+
+
+def _one_or_all(found: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the only one as it is, several by their key, none as None."""
+    if not found:
+        return None
+    if len(found) == 1:
+        (only,) = found.values()
+        return only if isinstance(only, dict) else {"value": only}
+    return found

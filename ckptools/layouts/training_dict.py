@@ -1,0 +1,33 @@
+"""Training checkpoints that a script put together: a dict of state dicts and whatever else."""
+
+from __future__ import annotations
+
+from ckptools.layouts.assembly import Assembly
+from ckptools.layouts.nodes import mapping
+from ckptools.layouts.optimizer_state import is_optimizer
+from ckptools.layouts.registry import layouts
+from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.container import Container
+
+
+class TrainingDict:
+    """Weights, optimizers and run state under keys of anybody's choice."""
+
+    def matches(self, container: Container) -> float:
+        """Return 0.5 for any mapping, 0.7 for a bare optimizer state."""
+        if is_optimizer(container.root):
+            return 0.7
+        return 0.5 if mapping(container.root) else 0.0
+
+    def read(self, container: Container) -> Checkpoint:
+        """Return the weight sets and optimizers found under the keys."""
+        assembly = Assembly(container, "training-dict")
+        if is_optimizer(container.root):
+            assembly.entry("optimizer", container.root)
+            return assembly.checkpoint()
+        for key, node in (mapping(container.root) or {}).items():
+            assembly.entry(key, node)
+        return assembly.checkpoint()
+
+
+layouts.add("training-dict", TrainingDict())
