@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ckptools import formats, layouts
+from ckptools import formats
 from ckptools.errors import SettingsError
 from ckptools.rules import judge
 from ckptools.rules.selection import chosen
@@ -30,6 +30,7 @@ from ckptools.workflows.inspection import (
 )
 from ckptools.workflows.inspection_page import page
 from ckptools.workflows.outcome import Outcome
+from ckptools.workflows.subject import subject
 
 #: files below this many bytes have their checksums verified unless told otherwise
 VERIFIED_BELOW = 1 << 30
@@ -198,17 +199,19 @@ def inspect(
     """
     shown = shown or Shown()
     _check(shown)
-    container = formats.open_container(str(path))
-    checksums = _checksums(container, verify, list_only, progress)
-    checkpoint = layouts.read_checkpoint(container)
-    measurements = None if list_only else _measure(checkpoint, spectrum, threads, progress)
+    checkpoint, measurements = subject(path)
+    checksums = None
+    if measurements is None:
+        checksums = _checksums(checkpoint.container, verify, list_only, progress)
+        if not list_only:
+            measurements = _measure(checkpoint, spectrum, threads, progress)
     if measurements is not None and save_measures is not None:
         _save(measurements, checkpoint, save_measures)
     evidence = Evidence(checkpoint, measurements, checksums, limits=dict(limits or {}))
     judgement = judge(evidence, select=select, ignore=ignore, baseline=baseline)
     outcome = Outcome(
         judgement,
-        _not_judged(checkpoint, measurements),
+        _not_judged(checkpoint, measurements, checksums is not None),
         fail_on,
         None if _has_tensors(checkpoint) else "the file holds no tensors",
         len(chosen(select, ignore)) - len(judgement.skipped) - len(judgement.crashed),
@@ -264,19 +267,35 @@ def _has_tensors(checkpoint: Checkpoint) -> bool:
     )
 
 
-def _not_judged(checkpoint: Checkpoint, measurements: Measurements | None) -> tuple[str, ...]:
+def _not_judged(
+    checkpoint: Checkpoint, measurements: Measurements | None, verified: bool
+) -> tuple[str, ...]:
     """Return every part of the input that was not looked at, once each."""
-    reasons = dict.fromkeys((*checkpoint.container.not_judged, *checkpoint.not_judged))
+    reasons = [*checkpoint.container.not_judged, *checkpoint.not_judged]
     if measurements is None:
-        reasons["values: headers only were read"] = None
+        reasons.append("values: headers only were read")
     else:
-        by_reason: dict[str, list[str]] = {}
-        for (_, name), reason in measurements.not_measured.items():
-            by_reason.setdefault(reason, []).append(name)
-        for reason, names in by_reason.items():
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            reasons[f"{', '.join(names[:3])}{more}: {reason}"] = None
-    return tuple(reasons)
+        reasons += _not_measured(measurements)
+    if verified and not _has_checksums(checkpoint.container):
+        reasons.append("checksums: the format has none")
+    return tuple(dict.fromkeys(reasons))
+
+
+def _not_measured(measurements: Measurements) -> list[str]:
+    """Return one line per reason for which values were not measured."""
+    by_reason: dict[str, list[str]] = {}
+    for (_, name), reason in measurements.not_measured.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"{', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}: {reason}"
+        for reason, names in by_reason.items()
+    ]
+
+
+def _has_checksums(container: Container) -> bool:
+    """Return whether the file, or any part of a folder, states checksums."""
+    own = any(record.storage.crc32 is not None for record in container.records)
+    return own or any(_has_checksums(part) for part in container.parts.values())
 
 
 def _run(checkpoint: Checkpoint) -> dict[str, Any]:

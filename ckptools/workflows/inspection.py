@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, sqrt
+from math import hypot, isfinite, sqrt
 from typing import Any
 
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Measurements, SlotMeasures, Statistics
-from ckptools.types.tensor import TensorRef
+from ckptools.types.tensor import FLOATING, TensorRef
 
 #: fields of Statistics that a document shows as they are
 _SHOWN = (
@@ -84,7 +84,7 @@ class TensorRow:
         ratio = flat.pop("next_update_ratio")
         numel = flat["numel"] = self.tensor.ref.numel
         flat |= {name: measured.get(name) for name in (*_SHOWN, *_QUANTILES)} | {"numel": numel}
-        flat |= spectrum
+        flat |= {name: spectrum.get(name) for name in _SPECTRUM}
         flat |= {f"{slot}_l2_norm": values["l2_norm"] for slot, values in slots.items()}
         return flat | {"next_update_ratio": ratio}
 
@@ -98,16 +98,27 @@ class ModuleRow:
     tensors: list[TensorRow] = field(default_factory=list)
     findings: int = 0
 
+    def weights(self) -> list[TensorRow]:
+        """Return the tensors that norms are taken over.
+
+        These are the floating parameters: a step counter or a running variance among them would
+        drown the weights.  A module without any is measured by what it has.
+        """
+        floating = [row for row in self.tensors if row.tensor.ref.dtype in FLOATING]
+        trained = [row for row in floating if row.tensor.kind == "parameter"]
+        return trained or floating or self.tensors
+
     def document(self) -> dict[str, Any]:
         """Return the JSON of the contract; measures are null where nothing was measured."""
-        measured = [row.statistics for row in self.tensors if row.statistics is not None]
+        weights = self.weights()
         return {
             "name": self.name,
             "set": self.set,
             "tensors": len(self.tensors),
             "elements": sum(row.tensor.ref.numel for row in self.tensors),
-            "dtypes": sorted({row.tensor.ref.dtype for row in self.tensors}),
-            **_together(measured),
+            "dtypes": sorted({row.tensor.ref.dtype for row in weights}),
+            **_norms([row.statistics for row in weights if row.statistics]),
+            **_counts([row.statistics for row in self.tensors if row.statistics]),
             "next_update_ratio": self._largest_update(),
             "findings": self.findings,
         }
@@ -118,20 +129,24 @@ class ModuleRow:
         return max((ratio for ratio in slots if ratio is not None), default=None)
 
 
-def _together(measured: Sequence[Statistics]) -> dict[str, Any]:
-    """Return norms, extremes and counts over several tensors; null where none was measured."""
+def _norms(measured: Sequence[Statistics]) -> dict[str, Any]:
+    """Return norms and extremes over several tensors; null where none was measured."""
     if not measured:
-        names = ("l2_norm", "rms", "abs_max", "zeros", "nan", "inf")
-        return dict.fromkeys(names)
-    norm = sqrt(sum((one.l2_norm or 0.0) ** 2 for one in measured))
+        return {"l2_norm": None, "rms": None, "abs_max": None}
+    norm = hypot(*(one.l2_norm or 0.0 for one in measured))
     finite = sum(one.finite for one in measured)
     return {
         "l2_norm": norm,
         "rms": norm / sqrt(finite) if finite else None,
         "abs_max": max((one.abs_max for one in measured if one.abs_max is not None), default=None),
-        "zeros": sum(one.zeros for one in measured),
-        "nan": sum(one.nan for one in measured),
-        "inf": sum(one.inf for one in measured),
+    }
+
+
+def _counts(measured: Sequence[Statistics]) -> dict[str, Any]:
+    """Return counts over several tensors; null where none was measured."""
+    names = ("zeros", "nan", "inf")
+    return {
+        name: sum(getattr(one, name) for one in measured) if measured else None for name in names
     }
 
 
@@ -224,7 +239,7 @@ def _gradient_norm(index: int, measurements: Measurements | None) -> float | Non
         for (optimizer, _), measures in (measurements.slots if measurements else {}).items()
         if optimizer == index and measures.gradient_norm is not None
     ]
-    return sqrt(sum(norm**2 for norm in norms)) if norms else None
+    return hypot(*norms) if norms else None
 
 
 def plain_setting(value: Any) -> Any:

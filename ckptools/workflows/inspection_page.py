@@ -38,8 +38,8 @@ def title(inspection: Inspection) -> str:
         for name, value in (("epoch", run.epoch), ("step", run.step))
         if value is not None
     ]
-    parts = [inspection.checkpoint.path, *when, inspection.outcome.summary()]
-    return " · ".join(parts)
+    found = [inspection.outcome.summary()] if inspection.findings else []
+    return " · ".join([inspection.checkpoint.path, *when, *found])
 
 
 def head(inspection: Inspection) -> list[Block]:
@@ -203,7 +203,7 @@ def _module_table(rows: list[ModuleRow], top: int | None) -> Table:
     """Return the table of modules."""
     kept, hidden = _cut(rows, top)
     documents = [row.document() for row in kept]
-    axis, bars = _spread([row.tensors for row in kept])
+    axis, bars = _spread([row.weights() for row in kept])
     for index, document in enumerate(documents):
         document["nonfinite"] = _sum(document["nan"], document["inf"])
         document["zero_share"] = _share(document["zeros"], document["elements"])
@@ -249,6 +249,10 @@ def _tensor_table(rows: list[TensorRow], top: int | None) -> Table:
         Column("abs_max", "max |w|", "number"),
         Column("zero_share", "zero", "percent"),
         Column("nonfinite", "NaN, Inf", "integer"),
+        Column("spectral_norm", "σ max", "number"),
+        Column("stable_rank", "stable rank", "number"),
+        Column("effective_rank", "eff. rank", "number"),
+        Column("edge_ratio", "σ / edge", "number"),
         Column("next_update_ratio", "next update", "number"),
         Column("spread", axis, "sparkline"),
         Column("storage", "storage"),

@@ -14,7 +14,7 @@ BARS = 12
 #: exponents of all float types lie within this offset of zero
 _OFFSET = 1100
 #: the axis leaves out the smallest values up to this share of all
-_CUT = 1 / 500
+_CUT = 1 / 100
 
 Group = Sequence[tuple[str, Statistics | None]]
 
