@@ -84,7 +84,7 @@ def recognise(
     work.check_storages(result.persistents)
     for instance in result.instances:
         work.recognise(instance)
-    return Recognised(work.faults(result.root), frozenset(work.used))
+    return Recognised(work.faults(result.root), frozenset(work.lengths))
 
 
 class _Recogniser:
@@ -96,7 +96,7 @@ class _Recogniser:
         self.current: Any = None
         self.cache: Cache = {}
         self.checked: set[int] = set()
-        self.used: dict[str, StorageReference] = {}
+        self.lengths: dict[str, set[int]] = {}
         self.references: dict[int, StorageReference] = {}
         self.wrong: list[tuple[Any, str, str]] = []
 
@@ -113,24 +113,23 @@ class _Recogniser:
                 self.wrong.append((node, "bad-persistent-id", str(error)))
                 continue
             self.references[id(node)] = reference
-            if reference.key not in self.used:
-                self.used[reference.key] = reference
-                self._check_storage(node, reference)
-            elif reference.nbytes != self.used[reference.key].nbytes:
-                message = f"storage {reference.key!a} is given two lengths"
-                self.wrong.append((node, "storage-size-mismatch", message))
+            lengths = self.lengths.setdefault(reference.key, set())
+            if reference.nbytes not in lengths:
+                lengths.add(reference.nbytes)
+                self._check_storage(node, reference, len(lengths) > 1)
 
-    def _check_storage(self, node: Persistent, reference: StorageReference) -> None:
-        storage = self.storages.get(reference.key)
+    def _check_storage(self, node: Persistent, reference: StorageReference, again: bool) -> None:
+        """Compare a length that the pickle states with the storage (once per length)."""
         if reference.key in self.refused:
             return
+        storage = self.storages.get(reference.key)
         if storage is None:
             message = f"storage {ascii(reference.key)[:80]} is not in the file"
             self.wrong.append((node, "missing-storage", message))
         elif storage.nbytes != reference.nbytes:
             message = (
                 f"storage {storage.name} has {storage.nbytes:,} bytes, "
-                f"the pickle says {reference.nbytes:,}"
+                f"{'elsewhere ' if again else ''}the pickle says {reference.nbytes:,}"
             )
             self.wrong.append((node, "storage-size-mismatch", message))
 

@@ -38,6 +38,11 @@ _TAIL = 22 + 0xFFFF
 LONGEST_DIRECTORY = 128 << 20
 MOST_ENTRIES = 500_000
 
+_SHIFTED = (
+    "the directory is not where the end record says; "
+    "something was put in front of the archive, or taken out of it"
+)
+
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 
@@ -183,7 +188,7 @@ def _read_end64(source: Source, end: _End, position: int, faults: FaultList) -> 
         raise CorruptFile("the zip64 end record lies outside of the file", where=source.name)
     record = source.read_at(start, 56)
     if not record.startswith(END64):
-        raise CorruptFile("the zip64 end record is broken", where=source.name)
+        raise CorruptFile(_SHIFTED, where=source.name)
     here, count, size, offset = struct.unpack("<24x4Q", record)
     wide = _End(count, size, offset, start)
     for short, long, full in (
@@ -214,11 +219,7 @@ def _central(source: Source, end: _End, faults: FaultList) -> Iterator[tuple[Ent
         faults.add("hidden-bytes", "directory", message, bytes=hidden)
     data = source.read_at(end.offset, end.size)
     if end.count and not data.startswith(CENTRAL):
-        raise CorruptFile(
-            "the directory is not where the end record says; "
-            "something was put in front of the archive, or taken out of it",
-            where=source.name,
-        )
+        raise CorruptFile(_SHIFTED, where=source.name)
     at = count = 0
     while at < len(data):
         if len(data) - at < _CENTRAL.size or data[at : at + 4] != CENTRAL:
