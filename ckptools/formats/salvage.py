@@ -96,8 +96,7 @@ class _Walk:
         header = _header(self.source, self.position)
         if header is None:
             rest = self.source.size - self.position
-            head = self.source.read_at(self.position, min(4, rest)) if rest > 0 else b""
-            if head == CENTRAL:
+            if _clipped(self.source, self.position, 4) == CENTRAL:
                 self.stopped = "only the directory at its end is damaged"
             elif rest >= LOCAL_HEADER.size:
                 self.stopped = f"no record follows at byte {self.position:,}"
@@ -162,9 +161,17 @@ def _header(source: Source, position: int) -> _Header | None:
     )
 
 
+def _clipped(source: Source, position: int, length: int) -> bytes:
+    """Return up to ``length`` bytes, as many as the file has from ``position`` on."""
+    there = max(0, min(length, source.size - position))
+    return source.read_at(position, there) if there else b""
+
+
 def _descriptor(source: Source, position: int) -> tuple[int | None, int]:
     """Return the CRC that stands behind a record and where the next header is to be expected."""
-    head = source.read_at(position, max(0, min(28, source.size - position)))
+    if position >= source.size:
+        return None, position + 16
+    head = source.read_at(position, min(28, source.size - position))
     if not head.startswith(DESCRIPTOR) or len(head) < 16:
         return None, position + 16
     (crc,) = struct.unpack_from("<I", head, 4)
@@ -175,7 +182,8 @@ def _descriptor(source: Source, position: int) -> tuple[int | None, int]:
 
 def _described_size(source: Source, payload: int) -> int | None:
     """Return the length of a short record by finding the descriptor that fits its bytes."""
-    data = source.read_at(payload, max(0, min(_LONGEST_TEXT, source.size - payload)))
+    start = min(payload, source.size)
+    data = source.read_at(start, min(_LONGEST_TEXT, source.size - start))
     at = data.find(DESCRIPTOR)
     while 0 <= at <= len(data) - 12:
         crc, size = struct.unpack_from("<II", data, at + 4)

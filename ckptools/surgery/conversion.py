@@ -34,6 +34,7 @@ class Conversion:
     root: the tree of a torch zip, None for safetensors.
     metadata: strings kept beside the tensors (safetensors).
     changes: everything that will be different.
+    whole_tree: ``tensors`` are all tensors of the tree by a running number, not weights by name.
     """
 
     target: str
@@ -42,6 +43,7 @@ class Conversion:
     root: Any
     metadata: dict[str, str]
     changes: tuple[TensorChange, ...]
+    whole_tree: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -162,8 +164,9 @@ def to_torch_zip(checkpoint: Checkpoint) -> Conversion:
     Ties that our safetensors metadata names are tied again.
     """
     if checkpoint.format in _WHOLE_TREE:
-        root, tensors, changes = _whole_tree(checkpoint)
-        return Conversion("torch-zip", tensors, {}, root, {}, changes)
+        root = checkpoint.container.root
+        tensors = whole_tree(root, checkpoint.path)
+        return Conversion("torch-zip", tensors, {}, root, {}, (), whole_tree=True)
     tensors = dict(named(checkpoint))
     broken = {name: ref for name, ref in tensors.items() if not ref.readable}
     changes = tuple(
@@ -187,15 +190,13 @@ def _ties(checkpoint: Checkpoint, tensors: dict[str, TensorRef]) -> dict[str, st
     }
 
 
-def _whole_tree(
-    checkpoint: Checkpoint,
-) -> tuple[Any, dict[str, TensorRef], tuple[TensorChange, ...]]:
-    """Return the tree, all its tensors by a running number, and nothing left behind.
+def whole_tree(root: Any, path: str) -> dict[str, TensorRef]:
+    """Return all tensors of a tree by a running number.
 
     Raises OperationError when a tensor's bytes are missing: a tree cannot be written with a hole.
     """
     tensors: dict[str, TensorRef] = {}
-    todo, seen = [checkpoint.container.root], set()
+    todo, seen = [root], set()
     while todo:
         node = todo.pop()
         if id(node) in seen:
@@ -206,9 +207,9 @@ def _whole_tree(
             if ref.storage is not None and not ref.storage.whole:
                 raise OperationError(
                     "some tensors are cut off",
-                    where=checkpoint.path,
+                    where=path,
                     next="salvage what is whole: ckptools convert --to safetensors",
                 )
             tensors[str(len(tensors))] = ref
         todo.extend(torch_writer.children(node))
-    return checkpoint.container.root, tensors, ()
+    return tensors

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from ckptools.surgery.atomic import Target, new_file
 from ckptools.surgery.conversion import Conversion
 from ckptools.surgery.undo import sha256
 from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.container import Container
 from ckptools.types.plan import Receipt, TensorChange
 from ckptools.types.tensor import TensorRef
+from ckptools.types.tree import entries, unwrap
 
 SUFFIXES = {"safetensors": ".safetensors", "torch-zip": ".pth"}
 
@@ -108,30 +110,30 @@ def _write(
     def verify(path: Path) -> None:
         if _stamp(checkpoint) != stamp:
             raise CorruptFile("changed while it was read", where=checkpoint.path, next="try again")
-        verify_equal(plan, layouts.open(str(path)))
+        verify_equal(plan, formats.open_container(str(path)))
 
     like = Path(checkpoint.path) if os.path.isfile(checkpoint.path) else None
     with new_file(target, size=plan.nbytes, like=like, verify=verify) as file:
         plan.write(file, target.path.stem)
 
 
-def verify_equal(plan: Conversion, written: Checkpoint) -> None:
+def verify_equal(plan: Conversion, written: Container) -> None:
     """Raise VerificationFailed unless every tensor reads back bit for bit."""
-    if plan.target == "safetensors" or plan.ties:
-        found = dict(conversion.named(written))
-        pairs = [(name, ref, found.get(name)) for name, ref in plan.tensors.items()]
+    if plan.whole_tree:
+        found = conversion.whole_tree(written.root, written.path)
     else:
-        back = conversion.to_torch_zip(written).tensors
-        if len(back) != len(plan.tensors):
-            raise VerificationFailed("the new file has another number of tensors")
-        names = itertools.count()
-        pairs = [
-            (str(next(names)), ref, other)
-            for ref, other in zip(plan.tensors.values(), back.values(), strict=True)
-        ]
-    for name, ref, other in pairs:
-        if other is None or not _equal(ref, other):
+        found = {key: unwrap(value) for key, value in entries(written.root) or []}
+    expected = plan.tensors | {name: plan.tensors[kept] for name, kept in _restored(plan)}
+    if found.keys() != expected.keys():
+        raise VerificationFailed("the new file does not hold the same tensors")
+    for name, ref in expected.items():
+        if not _equal(ref, found[name]):
             raise VerificationFailed("does not read back as it was", where=name)
+
+
+def _restored(plan: Conversion) -> Iterable[tuple[str, str]]:
+    """Return the tied names that stand in the new file; safetensors keeps them in metadata."""
+    return plan.ties.items() if plan.target == "torch-zip" else ()
 
 
 def _equal(one: TensorRef, other: TensorRef) -> bool:
