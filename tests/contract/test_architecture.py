@@ -114,18 +114,17 @@ def test_nothing_from_a_file_can_be_executed(path: Path) -> None:
 def test_everything_public_is_documented(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), "module without a docstring"
-    for node in ast.walk(tree):
+    for node in public(tree):
+        assert ast.get_docstring(node), f"line {node.lineno}: {node.name}"
+
+
+def public(scope: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """What others may use: not what is private, nor what lies inside of it."""
+    for node in scope.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            if isinstance(node, ast.FunctionDef) and _nested(tree, node):
-                continue
-            assert ast.get_docstring(node), f"line {node.lineno}: {node.name}"
-
-
-def _nested(tree: ast.AST, function: ast.FunctionDef) -> bool:
-    return any(
-        isinstance(outer, ast.FunctionDef) and function in ast.walk(outer) and outer is not function
-        for outer in ast.walk(tree)
-    )
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node)
 
 
 def test_every_folder_is_on_the_map() -> None:
