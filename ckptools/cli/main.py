@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ckptools import __version__
+from ckptools import __version__, errors
 from ckptools.errors import CkptoolsError
 
 #: usage, unreadable input, crashed rule, nothing examined
@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
         code = commands.main(list(arguments), prog_name="ckptools", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except CkptoolsError as error:
-        return _refuse(arguments, type(error).__name__, error.message, error.where, error.next)
+        return _refuse(arguments, _public_name(error), error.message, error.where, error.next)
     except click.ClickException as error:
         return _misused(arguments, error)
     except (click.Abort, KeyboardInterrupt):
@@ -125,6 +125,11 @@ def run(arguments: Sequence[str]) -> int:
         advice = "this is a bug of ckptools; CKPTOOLS_DEBUG=1 shows where it happened"
         what = " ".join(str(error).split()) or "no message"
         return _refuse(arguments, type(error).__name__, what, None, advice)
+
+
+def _public_name(error: CkptoolsError) -> str:
+    """Return the class that the family tree shows; readers may have finer ones of their own."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
 
 
 def _misused(arguments: Sequence[str], error: click.ClickException) -> int:

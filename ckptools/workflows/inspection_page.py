@@ -72,7 +72,8 @@ def _weights(inspection: Inspection) -> str:
     types = ", ".join(
         name if len(dtypes) == 1 else f"{name} {elements:,}" for name, elements in dtypes.items()
     )
-    return f"{counts['tensors']:,} tensors ({kinds or 'none'}), {counts['elements']:,} elements" + (
+    tensors = f"{counts['tensors']:,} tensor{'s' * (counts['tensors'] != 1)}"
+    return f"{tensors} ({kinds or 'none'}), {counts['elements']:,} elements" + (
         f", {types}" if types else ""
     )
 
@@ -212,7 +213,7 @@ def _module_table(rows: list[ModuleRow], top: int | None) -> Table:
         document["findings"] = document["findings"] or None
     columns = [
         Column("name", "module", "name"),
-        Column("findings", "findings", "integer"),
+        Column("findings", "found", "integer"),
         Column("tensors", "tensors", "integer"),
         Column("elements", "elements", "integer"),
         Column("types", "dtype"),
@@ -220,7 +221,7 @@ def _module_table(rows: list[ModuleRow], top: int | None) -> Table:
         Column("abs_max", "max |w|", "number"),
         Column("zero_share", "zero", "percent"),
         Column("nonfinite", "NaN, Inf", "integer"),
-        Column("next_update_ratio", "next update", "number"),
+        Column("next_update_ratio", "update", "number"),
         Column("spread", axis, "sparkline"),
     ]
     one_type = len({document["types"] for document in documents}) == 1
@@ -253,7 +254,7 @@ def _tensor_table(rows: list[TensorRow], top: int | None) -> Table:
         Column("stable_rank", "stable rank", "number"),
         Column("effective_rank", "eff. rank", "number"),
         Column("edge_ratio", "σ / edge", "number"),
-        Column("next_update_ratio", "next update", "number"),
+        Column("next_update_ratio", "update", "number"),
         Column("spread", axis, "sparkline"),
         Column("storage", "storage"),
     ]

@@ -37,7 +37,7 @@ class Spread:
     @property
     def title(self) -> str:
         """The axis, as a column heading."""
-        return f"|w| 2^{self._low}..2^{self._low + self._step * BARS}"
+        return f"|w| 2^{self._low}..{self._low + self._step * BARS}"
 
     def bars(self, index: int) -> list[float | None] | None:
         """Return the heights for group ``index``; None where nothing was counted."""
