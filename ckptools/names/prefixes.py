@@ -23,8 +23,8 @@ WRAPPERS: tuple[tuple[str, ...], ...] = (
 #: Tensors that a wrapper owns itself: they stand beside the wrapped part, not in it.
 OWN = frozenset({"n_averaged", "_flat_param"})
 
-#: Only so many leading segments of a name are looked at.
-DEPTH = 64
+#: Only so many leading segments of a name are looked at, and so many wrappers inside others.
+DEPTH, ROUNDS = 64, 8
 
 _FIRST = {wrapper[0]: wrapper for wrapper in WRAPPERS}
 
@@ -37,19 +37,32 @@ def strip(keys: Iterable[str]) -> tuple[tuple[str, ...], dict[str, str]]:
 
     Nothing is removed where two keys would get the same name.
     """
-    split = {key: tuple(key.split(".", DEPTH)) for key in keys}
-    sites = _wrapped_parts(split.values())
-    names = {key: ".".join(_without(segments, sites)) for key, segments in split.items()}
-    if len(set(names.values())) < len(names):
-        return (), {key: key for key in names}
-    used = sorted(sites, key=lambda site: len(site[0]))
-    return tuple(dict.fromkeys(".".join(wrapper) + "." for _, wrapper in used)), names
+    names = {key: key for key in keys}
+    prefixes: dict[str, None] = {}
+    for _ in range(ROUNDS):
+        found, shorter = _strip_once(names.values())
+        if not found or len(set(shorter.values())) < len(names):
+            break
+        prefixes.update(dict.fromkeys(found))
+        names = {key: shorter[name] for key, name in names.items()}
+    return tuple(prefixes), names
 
 
 def without_wrappers(name: str) -> str:
     """Return ``name`` without any wrapper segment, whatever other names there are."""
-    segments = tuple(name.split(".", DEPTH))
-    return ".".join(_without(segments, {site for site, _ in _sites(segments)}))
+    for _ in range(ROUNDS):
+        segments = tuple(name.split(".", DEPTH))
+        name = ".".join(_without(segments, {site for site, _ in _sites(segments)}))
+    return name
+
+
+def _strip_once(keys: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Remove the wrappers seen now; what they hid (``base_model.module.model``) comes after."""
+    split = {key: tuple(key.split(".", DEPTH)) for key in keys}
+    sites = _wrapped_parts(split.values())
+    outermost_first = sorted(sites, key=lambda site: len(site[0]))
+    prefixes = [".".join(wrapper) + "." for _, wrapper in outermost_first]
+    return prefixes, {key: ".".join(_without(segs, sites)) for key, segs in split.items()}
 
 
 def _wrapped_parts(names: Iterable[tuple[str, ...]]) -> set[_Site]:
