@@ -51,9 +51,9 @@ _COMPLEX32 = np.dtype([("real", np.float16), ("imag", np.float16)])
 #: A strided block is read as one run of bytes when it fills at least this part of the run...
 _SPARSEST = 8
 #: ... or when the run is as short as this, in elements.
-_SHORT_RUN = 1 << 12
-#: Whole strided tensors up to this many bytes are read at once.
-_WHOLE_SPAN = 64 << 20
+_SHORT_RUN = 1 << 16
+#: Strided tensors are gathered in blocks of this many bytes, whatever the size of a chunk.
+_BLOCK = 16 << 20
 _INFLATE_STEP = 1 << 20
 
 
@@ -90,11 +90,13 @@ def iter_chunks(ref: TensorRef, elements: int = 1 << 20) -> Iterator[Array]:
         yield from _stream(ref, storage, elements)
         return
     _check_there(ref, storage)
-    for shape, offset in _blocks(ref, elements):
+    for shape, offset in _blocks(ref, max(elements, _BLOCK // ref.itemsize)):
         out = np.empty(shape, _file_type(ref))
         strides = ref.strides[len(ref.strides) - len(shape) :]
         _fill(out, strides, offset, _opened(storage))
-        yield _native(out.reshape(-1), storage.byteorder, ref.dtype)
+        block = _native(out.reshape(-1), storage.byteorder, ref.dtype)
+        for start in range(0, block.size, elements):
+            yield block[start : start + elements]
 
 
 def _storage(ref: TensorRef) -> Storage:
@@ -132,7 +134,9 @@ def _native(raw: Array, byteorder: str, dtype: str) -> Array:
     if byteorder != sys.byteorder:
         raw = raw.byteswap()
     if dtype == "complex32":
-        return raw["real"] + np.complex64(1j) * raw["imag"]
+        numbers = np.empty(raw.shape, np.complex64)
+        numbers.real, numbers.imag = raw["real"], raw["imag"]
+        return numbers
     return raw != 0 if dtype == "bool" else raw
 
 
@@ -180,7 +184,7 @@ def _fill(out: Array, strides: tuple[int, ...], offset: int, reader: _Reader) ->
     itemsize = out.itemsize
     if span == out.size and out.flags.c_contiguous and _row_major(out.shape, strides):
         reader.read_into(offset * itemsize, _bytes_of(out))
-    elif span <= _SHORT_RUN or (span <= _SPARSEST * out.size and span * itemsize <= _WHOLE_SPAN):
+    elif span <= _SHORT_RUN or (span <= _SPARSEST * out.size and span * itemsize <= _BLOCK):
         run = np.empty(span, out.dtype)
         reader.read_into(offset * itemsize, _bytes_of(run))
         steps = [s * itemsize for s in strides]
