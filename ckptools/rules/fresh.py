@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ckptools.rules.slots import SQUARES, measured_slots
 from ckptools.rules.weights import Measured, parameters, suffix
+from ckptools.types.checkpoint import NamedTensor, RunState
 from ckptools.types.evidence import Evidence
 
 #: Smaller tensors are compatible with too much.
@@ -31,15 +32,27 @@ def is_judged(hit: Measured) -> bool:
     )
 
 
-def fresh_sets(evidence: Evidence) -> set[str]:
-    """Return the weight sets of which at least half of the matrices look as initialised."""
-    judged: Counter[str] = Counter()
-    fresh: Counter[str] = Counter()
+def is_start(run: RunState) -> bool:
+    """Return whether the file says itself that training had not begun, or hardly."""
+    return 0 in (run.step, run.epoch)
+
+
+def judged_by_set(evidence: Evidence) -> dict[str, list[Measured]]:
+    """Return the matrices of which it can be told whether they are fresh, by weight set."""
+    sets: dict[str, list[Measured]] = {}
     for hit in parameters(evidence):
         if is_judged(hit):
-            judged[hit[0].set] += 1
-            fresh[hit[0].set] += bool(hit[1].initializers)
-    return {name for name, number in fresh.items() if 2 * number >= judged[name] > 0}
+            sets.setdefault(hit[0].set, []).append(hit)
+    return sets
+
+
+def fresh_sets(evidence: Evidence) -> set[str]:
+    """Return the weight sets of which at least half of the matrices look as initialised."""
+    return {
+        name
+        for name, judged in judged_by_set(evidence).items()
+        if 2 * sum(bool(statistics.initializers) for _, statistics in judged) >= len(judged)
+    }
 
 
 def fresh_matrices(judged: Sequence[Measured]) -> list[Measured]:
@@ -58,6 +71,53 @@ def fresh_matrices(judged: Sequence[Measured]) -> list[Measured]:
         if any("uniform" in name for name in hit[1].initializers or ())
         or (hit[1].initializers and role[1] is not None and 2 * fresh[role] < number[role])
     ]
+
+
+def fresh_places(judged: Sequence[Measured]) -> dict[tuple[str, str], list[Measured]]:
+    """Return the fresh matrices by (set, place), where a place is as much as is wholly fresh.
+
+    It grows from a matrix outwards as long as every judged matrix under it is fresh, and ends at
+    the module.
+    """
+    fresh = fresh_matrices(judged)
+    names = {(tensor.set, tensor.name) for tensor, _ in fresh}
+    trained: set[tuple[str, str]] = set()
+    for tensor, _ in judged:
+        if (tensor.set, tensor.name) not in names:
+            trained.update((tensor.set, place) for place in _enclosing(tensor.name))
+    places: dict[tuple[str, str], list[Measured]] = {}
+    for hit in fresh:
+        tensor = hit[0]
+        inside = [p for p in _enclosing(tensor.name) if len(p) >= len(tensor.module)]
+        free = [p for p in inside if (tensor.set, p) not in trained]
+        places.setdefault((tensor.set, free[-1] if free else tensor.name), []).append(hit)
+    return places
+
+
+def _enclosing(name: str) -> list[str]:
+    """Return everything that ``name`` lies in, from the inside out."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1)]
+
+
+def lies_in(tensor: NamedTensor, places: Iterable[tuple[str, str]]) -> bool:
+    """Return whether a tensor lies in one of the places."""
+    return any(
+        tensor.set == name and f"{tensor.name}.".startswith(f"{place}.") for name, place in places
+    )
+
+
+def stateless(evidence: Evidence) -> set[str]:
+    """Return the names of the parameters that an optimizer knows and has no state for.
+
+    Empty where it has none for anything: a fresh optimizer, or one without memory.
+    """
+    checkpoint = evidence.checkpoint
+    names: set[str] = set()
+    for optimizer in checkpoint.optimizers if checkpoint is not None else ():
+        if any(state.has_state for state in optimizer.states):
+            names.update(s.name for s in optimizer.states if s.name and not s.has_state)
+    return names
 
 
 def stepped(evidence: Evidence) -> set[str]:

@@ -134,8 +134,11 @@ def _kinds_in(node: ast.AST) -> list[str]:
     elif isinstance(node, ast.Call):
         called = getattr(node.func, "attr", None) or getattr(node.func, "id", "")
         adds = called in ("Fault", "problem") or (called == "add" and len(node.args) >= 3)
-        candidates = [keyword.value for keyword in node.keywords if keyword.arg == "kind"]
-        candidates += node.args[:1] if adds else []
+        candidates = node.args[:1] if adds else []
+        if adds or called == "Unfit":
+            candidates += [keyword.value for keyword in node.keywords if keyword.arg == "kind"]
+        if ast.unparse(node.func) == "self.wrong.append" and isinstance(node.args[0], ast.Tuple):
+            candidates += node.args[0].elts[1:2]
     else:
         return []
     constants = [value for value in candidates if isinstance(value, ast.Constant)]
@@ -146,3 +149,7 @@ def test_every_kind_of_fault_belongs_to_a_rule() -> None:
     kinds = fault_kinds()
     assert "truncated" in kinds
     assert set(kinds) - set(KINDS) == set(), {kind: kinds[kind] for kind in set(kinds) - set(KINDS)}
+
+
+def test_no_rule_waits_for_a_fault_that_nobody_reports() -> None:
+    assert set(KINDS) <= set(fault_kinds())

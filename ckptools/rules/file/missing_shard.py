@@ -10,7 +10,7 @@ from ckptools.rules.registry import rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
-KINDS = covers(__name__, "missing-shard", "missing-tensor", "missing-record", "missing-storage")
+KINDS = covers(__name__, "missing-shard", "missing-tensor", "missing-storage")
 
 
 @rule("FIL105", "missing-shard", severity="error", confidence="proof", needs=("checkpoint",))

@@ -12,6 +12,7 @@ from ckptools.types.finding import Finding
 
 KINDS = covers(
     __name__,
+    "bad-persistent-id",
     "encrypted-record",
     "inflation-bomb",
     "malformed-keys",

@@ -10,7 +10,7 @@ from ckptools.rules.registry import rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
-KINDS = covers(__name__, "truncated", "truncated-record")
+KINDS = covers(__name__, "truncated")
 
 
 @rule("FIL101", "truncated-file", severity="error", confidence="proof", needs=("checkpoint",))

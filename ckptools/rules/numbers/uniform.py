@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ckptools.rules.fresh import fresh_sets, stepped
+from ckptools.rules.fresh import fresh_places, fresh_sets, judged_by_set, lies_in, stepped
 from ckptools.rules.weights import Measured, parameters, siblings
 from ckptools.types.evidence import Evidence
 from ckptools.types.measurements import Statistics
@@ -28,10 +28,15 @@ def out_of_place(
     if not hits:
         return
     fresh, moved = fresh_sets(evidence), stepped(evidence)
+    untrained = [
+        place for judged in judged_by_set(evidence).values() for place in fresh_places(judged)
+    ]
     shares = _shares(evidence, uniform)
     for tensor, statistics in hits:
         if tensor.set in fresh or tensor.role == "lora":
             continue
+        if statistics.initializers and lies_in(tensor, untrained):
+            continue  # as fresh as the matrices around it, of which SPR105 speaks
         share = shares.get((tensor.set, tensor.name))
         if share is not None and share < 0.5:
             yield (tensor, statistics), "most of the other blocks have more there"

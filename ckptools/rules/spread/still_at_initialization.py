@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules.advice import grep, inspect
-from ckptools.rules.fresh import fresh_matrices, fresh_sets, is_judged
+from ckptools.rules.fresh import fresh_places, fresh_sets, is_start, judged_by_set, stateless
 from ckptools.rules.registry import found, rule
-from ckptools.rules.weights import Measured, count, gathered, listed, parameters
-from ckptools.types.checkpoint import RunState
+from ckptools.rules.weights import Measured, Targets, count, listed
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
@@ -48,16 +47,16 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         He et al. 2015; Glorot & Bengio 2010; Massey 1951 (Kolmogorov-Smirnov).
     """
     assert evidence.checkpoint is not None
-    if _is_start(evidence.checkpoint.run):
+    if is_start(evidence.checkpoint.run):
         return
     fresh = fresh_sets(evidence)
-    for name, judged in _by_set(evidence).items():
+    for name, judged in judged_by_set(evidence).items():
         if name in fresh:
             yield _whole_set(evidence, name, judged)
             continue
-        hits = fresh_matrices(judged)
-        if 0 < len(hits) <= limit * len(judged):
-            yield from _findings(evidence, hits, limit)
+        places = fresh_places(judged)
+        if 0 < sum(map(len, places.values())) <= limit * len(judged):
+            yield from _findings(evidence, places, limit)
 
 
 def _whole_set(evidence: Evidence, name: str, judged: list[Measured]) -> Finding:
@@ -72,28 +71,26 @@ def _whole_set(evidence: Evidence, name: str, judged: list[Measured]) -> Finding
     )
 
 
-def _findings(evidence: Evidence, hits: list[Measured], limit: float) -> Iterator[Finding]:
+def _findings(
+    evidence: Evidence, places: dict[tuple[str, str], list[Measured]], limit: float
+) -> Iterator[Finding]:
     assert evidence.checkpoint is not None
-    for group in gathered(evidence.checkpoint, hits, few=4):
-        initializers = sorted({(hit[1].initializers or ("?",))[0] for hit in group.hits})
-        names = "" if group.alone else f" ({count(len(group.hits), 'matrix', 'matrices')})"
+    targets = Targets(evidence.checkpoint)
+    without_state = stateless(evidence)
+    for (_, place), hits in places.items():
+        initializers = sorted({(hit[1].initializers or ("?",))[0] for hit in hits})
+        number = f" ({count(len(hits), 'matrix', 'matrices')})" if len(hits) > 1 else ""
+        idle = all(tensor.name in without_state for tensor, _ in hits)
+        why = "the optimizer has no state for it" if idle else "the rest was trained"
+        single = len(hits) == 1
         yield found(
-            group.target,
-            f"cannot be told from a fresh {listed(initializers)}{names}; the rest was trained",
-            evidence={"initializers": initializers, "tensors": group.names()[:100]},
+            targets.tensor(hits[0][0]) if single else targets.within(hits[0][0], place),
+            f"cannot be told from a fresh {listed(initializers)}{number}; {why}",
+            evidence={
+                "initializers": initializers,
+                "tensors": [tensor.name for tensor, _ in hits][:100],
+                "without_optimizer_state": idle,
+            },
             limit=limit,
-            advice=inspect(evidence, "--grep", grep(group.pattern or group.hits[0][0].name)),
+            advice=inspect(evidence, "--grep", grep(hits[0][0].name if single else place)),
         )
-
-
-def _is_start(run: RunState) -> bool:
-    return 0 in (run.step, run.epoch)
-
-
-def _by_set(evidence: Evidence) -> dict[str, list[Measured]]:
-    """Return the judged matrices by weight set."""
-    sets: dict[str, list[Measured]] = {}
-    for hit in parameters(evidence):
-        if is_judged(hit):
-            sets.setdefault(hit[0].set, []).append(hit)
-    return sets
