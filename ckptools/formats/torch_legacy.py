@@ -21,7 +21,7 @@ from ckptools.formats.plain_values import Unfit
 from ckptools.formats.registry import formats
 from ckptools.formats.storage_references import StorageReference, parse_persistent_id
 from ckptools.formats.tensors import recognise
-from ckptools.formats.uses import merged
+from ckptools.formats.uses import dangerous_names, merged
 from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
 from ckptools.types.tensor import Storage
@@ -99,10 +99,12 @@ class _Stream:
         try:
             result = read_pickle(self.source, self.position, persistent=persistent)
         except BrokenPickle as error:
+            before = dangerous_names(self.globals)
             self.globals.extend(error.globals)
-            cut = isinstance(error, IncompletePickle)
+            ended = isinstance(error, IncompletePickle)
+            verb = "the file ends inside" if ended else "cannot read"
             raise type(error)(
-                f"{'the file ends inside' if cut else 'cannot read'} {what}: {error.message}",
+                f"{verb} {what}: {error.message}{before}",
                 where=self.source.name,
                 next="nothing of a legacy file can be told before that; fetch it again",
             ) from None

@@ -21,7 +21,7 @@ from ckptools.formats.registry import formats
 from ckptools.formats.storage_references import STORAGE_TYPES
 from ckptools.formats.tar_members import Member, looks_like_tar, read_members
 from ckptools.formats.tensors import outside, recognise
-from ckptools.formats.uses import merged
+from ckptools.formats.uses import dangerous_names, merged
 from ckptools.formats.zip_directory import LOCAL
 from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
@@ -147,7 +147,7 @@ class _Archive:
                 self.source, self.position, self.end, window=WINDOW, persistent=self.resolve
             )
         except BrokenPickle as error:
-            raise CorruptFile(f"{what}: {error.message}", where=self.source.name) from None
+            raise self.fail(f"{what}: {error.message}") from None
         self.globals.extend(result.globals)
         self.position = result.end_offset
         return result
@@ -155,16 +155,13 @@ class _Archive:
     def take(self, count: int, what: str) -> bytes:
         """Return the next raw bytes."""
         if self.position + count > self.end:
-            raise CorruptFile(f"{what}: the member ends inside", where=self.source.name)
+            raise self.fail(f"{what}: the member ends inside")
         self.position += count
         return self.source.read_at(self.position - count, count)
 
     def fail(self, what: str) -> CorruptFile:
         """Return the error for something that torch never writes, naming what it would import."""
-        names = ", ".join(ascii(use.name)[:80] for use in self.globals if use.grade != "known")
-        return CorruptFile(
-            f"{what}{f'; up to there it names {names}' if names else ''}", where=self.source.name
-        )
+        return CorruptFile(what + dangerous_names(self.globals), where=self.source.name)
 
     def count(self, what: str) -> int:
         """Read how many items follow."""

@@ -18,3 +18,9 @@ def merged(uses: Iterable[GlobalUse]) -> tuple[GlobalUse, ...]:
         grade = max(before.grade, use.grade, key=_ORDER.index)
         found[use.name] = GlobalUse(use.name, grade, before.count + use.count)
     return tuple(found.values())
+
+
+def dangerous_names(uses: Iterable[GlobalUse]) -> str:
+    """Return the end of a sentence that names what is dangerous, empty when nothing is."""
+    names = [use.name for use in merged(uses) if use.grade == DANGEROUS]
+    return f"; it names {', '.join(ascii(name)[:80] for name in names[:5])}" if names else ""
