@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ckptools.rules.advice import command, path_of
 from ckptools.rules.file.faults import covers, faults, report
 from ckptools.rules.registry import rule
-from ckptools.types.container import Fault
+from ckptools.rules.weights import listed
+from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.container import Container, Fault, Record
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.tensor import TensorRef
 
 KINDS = covers(__name__, "crc-mismatch")
 
@@ -42,12 +46,53 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     References
         PKWARE APPNOTE 6.3.10, section 4.4.7; Peterson & Brown 1961 (cyclic codes).
     """
-    yield from report(faults(evidence), KINDS, lambda fault: _advice(evidence, fault))
+    for finding in report(faults(evidence), KINDS, lambda fault: _advice(evidence, fault)):
+        names = _tensors_at(evidence, finding.target)
+        if not names:
+            yield finding
+        else:
+            yield replace(
+                finding,
+                message=f"{finding.message}; it holds {listed(names)}",
+                evidence={**finding.evidence, "tensors": names[:100]},
+            )
 
 
 def _advice(evidence: Evidence, fault: Fault) -> str:
     """Return the repair where the flipped bit is known, else the command that looks around."""
     path = path_of(evidence)
-    if "bit" in fault.evidence:
-        return command("repair", path)
-    return command("diagnose", path)
+    return command("repair", path) if "bit" in fault.evidence else command("diagnose", path)
+
+
+def _tensors_at(evidence: Evidence, place: str) -> list[str]:
+    """Return the names of the weights and optimizer slots whose bytes lie in a record.
+
+    ``place`` is the record's name, behind the path of its part where the checkpoint is a folder.
+    """
+    checkpoint = evidence.checkpoint
+    assert checkpoint is not None
+    storages = [record.storage for record in _records(checkpoint.container, place)]
+    places = {(id(storage.source), storage.start) for storage in storages}
+    return [
+        name
+        for name, ref in _references(checkpoint)
+        if ref.storage is not None and (id(ref.storage.source), ref.storage.start) in places
+    ]
+
+
+def _records(container: Container, place: str) -> Iterator[Record]:
+    """Iterate over the records at ``place`` of a container or its parts."""
+    yield from (record for record in container.records if record.name == place)
+    for path, part in container.parts.items():
+        if place.startswith(f"{path}: "):
+            yield from _records(part, place.removeprefix(f"{path}: "))
+
+
+def _references(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorRef]]:
+    """Iterate over everything in the file that has values, with what to call it."""
+    yield from ((tensor.name, tensor.ref) for tensor in checkpoint.tensors())
+    for optimizer in checkpoint.optimizers:
+        for state in optimizer.states:
+            owner = state.name or f"{optimizer.key}.state[{state.id}]"
+            yield from ((f"{slot} of {owner}", ref) for slot, ref in state.slots.items())
+    yield from checkpoint.other_tensors.items()
