@@ -11,7 +11,7 @@ from ckptools.layouts.modules import is_module, module_tensors
 from ckptools.layouts.nodes import key_text, mapping, sequence, tensors_below
 from ckptools.layouts.pairing import paired
 from ckptools.layouts.run_state import RunNotes
-from ckptools.layouts.weights import not_tensors, tensors_of, weight_set
+from ckptools.layouts.weights import broken_tensors, tensor_like, tensors_of, weight_set
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, WeightSet
 from ckptools.types.container import Container
 from ckptools.types.tensor import TensorRef
@@ -19,6 +19,8 @@ from ckptools.types.tree import class_name, entries, unwrap
 
 #: Tensors listed that are neither weights nor optimizer state.
 OTHERS = 100_000
+#: Broken tensors that are named; more are counted.
+SHOWN = 20
 #: State dicts are looked for this many mappings deep.
 NESTING = 4
 
@@ -68,8 +70,7 @@ class Assembly:
         """Add a state dict as a weight set."""
         name = self._free_name(name or set_name(path), path)
         self.sets[name] = weight_set(name, tensors_of(node), path)
-        for left in not_tensors(node)[:20]:
-            self.not_judged.append(f"{'.'.join(path) or 'state dict'}: {left}, which is no tensor")
+        self._note_broken(node, ".".join(path))
 
     def module(self, node: Any, path: tuple[str, ...], name: str | None = None) -> None:
         """Add a whole pickled module as a weight set."""
@@ -136,6 +137,14 @@ class Assembly:
             self._note(".".join(path) if len(path) > 2 else path[-1], current)
         return True
 
+    def _note_broken(self, node: Any, where: str) -> None:
+        """Say which tensors of a mapping contradict themselves, so that nothing was read."""
+        broken = broken_tensors(node)
+        start = f"{where}." if where else ""
+        self.not_judged.extend(f"{start}{key}: not a tensor that can be" for key in broken[:SHOWN])
+        if len(broken) > SHOWN:
+            self.not_judged.append(f"{where or 'state dict'}: {len(broken) - SHOWN} more like it")
+
     def _note(self, key: str, node: Any) -> None:
         self.run.note(key, node)
         if not isinstance(unwrap(node), TensorRef) or key in self.run.extras:
@@ -187,7 +196,7 @@ def is_state_dict(node: Any, key: str = "") -> bool:
     pairs = entries(node)
     if not pairs:
         return False
-    tensors = [name for name, value in pairs if isinstance(unwrap(value), TensorRef)]
+    tensors = [name for name, value in pairs if tensor_like(value)]
     if not tensors or 2 * len(tensors) < len(pairs):
         return False
     if _EXPECTED.search(key):

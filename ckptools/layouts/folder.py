@@ -63,7 +63,7 @@ def _documents(assembly: Assembly, documents: Any) -> None:
         if name == "trainer_state.json":
             _trainer_state(assembly, document)
         elif name == "adapter_config.json":
-            assembly.run.hyperparameters |= {"adapter_config": document}
+            assembly.run.settings[name] = document
         assembly.run.extras[name] = f"mapping of {len(document)}"
 
 

@@ -14,7 +14,7 @@ from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import Instance, SetNode, entries, unwrap
 
 #: Deeper or larger module trees are cut, and said so.
-DEPTH, MODULES = 200, 200_000
+DEPTH, MODULES = 200, 50_000
 
 
 @dataclass
@@ -47,16 +47,18 @@ def module_tensors(root: Any) -> ModuleTensors:
     """Return the tensors of an inert module and everything below it."""
     found = ModuleTensors()
     work: list[tuple[str, Any, tuple[int, ...]]] = [("", root, ())]
-    visited = 0
-    while work:
+    known: dict[int, dict[str, Any]] = {}
+    for _ in range(MODULES):
+        if not work:
+            return found
         path, module, above = work.pop()
-        visited += 1
         if id(module) in above:
             continue
-        if visited > MODULES or len(above) >= DEPTH:
+        if len(above) >= DEPTH:
             found.cut = True
             continue
-        held = attributes(module)
+        held = known.get(id(module)) or attributes(module)
+        known[id(module)] = held
         _own_tensors(found, path, held)
         children = [
             (f"{path}{key_text(key)}.", child, (*above, id(module)))
@@ -64,6 +66,7 @@ def module_tensors(root: Any) -> ModuleTensors:
             if isinstance(child, Instance)
         ]
         work.extend(reversed(children))
+    found.cut = found.cut or bool(work)
     return found
 
 

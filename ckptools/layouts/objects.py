@@ -22,6 +22,7 @@ class Objects:
         """Return whatever can be told of the root."""
         assembly = Assembly(container, "objects")
         root = container.root
+        assembly.run.extras["root"] = describe(root)
         if is_optimizer(root):
             assembly.optimizer("root", root)
         elif isinstance(root, Instance) and attributes(root):
@@ -31,7 +32,6 @@ class Objects:
             for index, node in enumerate(members):
                 assembly.entry(str(index), node)
         else:
-            assembly.run.extras["root"] = describe(root)
             assembly.other_tensors(root, "root")
         return assembly.checkpoint()
 

@@ -47,6 +47,11 @@ TABLE: tuple[_Kind, ...] = (
     _kind("NAdam", "mu_product"),
     _kind("NAdam", settings="momentum_decay"),
     _kind("Adamax", "exp_inf"),
+    _kind(
+        "Adamax",
+        settings="betas eps capturable differentiable",
+        absent="amsgrad decoupled_weight_decay momentum_decay exp_avg_sq",
+    ),
     _kind("AdaBelief", "exp_avg exp_avg_var"),
     _kind("Prodigy", "s p0"),
     _kind("Prodigy", settings="d_coef growth_rate"),

@@ -48,7 +48,7 @@ class RunNotes:
     """What was learned of the run so far; ``state`` makes it final."""
 
     counters: dict[str, int] = field(default_factory=dict)
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     schedulers: dict[str, Any] = field(default_factory=dict)
     scalers: dict[str, Any] = field(default_factory=dict)
     has_rng: bool = False
@@ -64,19 +64,15 @@ class RunNotes:
             return
         inner = mapping(node) if key in NESTED else None
         for name, value in (inner or {}).items():
-            self._counter(name, value)
+            if not self._counter(name, value) and _ARGUMENTS.match(name) and _is_settings(value):
+                self.arguments(name, value)
         self.extras[key] = describe(node)
 
     def arguments(self, key: str, node: Any) -> None:
-        """Take in saved arguments: the first ones as they are, others under their key."""
+        """Take in saved arguments."""
         values = plain(node)
-        if not isinstance(values, dict):
-            values = {key: values}
+        self.settings[key] = values if isinstance(values, dict) else {key: values}
         self.extras[key] = describe(node)
-        if not self.hyperparameters:
-            self.hyperparameters = values
-        else:
-            self.hyperparameters = {**self.hyperparameters, key: values}
 
     def state(self, fallback_step: int | None = None) -> RunState:
         """Return the run state; ``fallback_step`` counts when the file itself counts no steps."""
@@ -84,7 +80,7 @@ class RunNotes:
         return RunState(
             epoch=self._first(EPOCHS),
             step=fallback_step if step is None else step,
-            hyperparameters=self.hyperparameters,
+            hyperparameters=_one_or_all(self.settings) or {},
             scheduler=_one_or_all(self.schedulers),
             scaler=_one_or_all(self.scalers),
             has_rng=self.has_rng,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import struct
 from typing import Any
 
 from ckptools.errors import CkptoolsError
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import unwrap
+
+#: No counter reaches this.
+LARGEST = 1 << 62
 
 _CODES = {
     "float64": "d",
@@ -39,9 +41,9 @@ def number(node: Any) -> float | None:
 def whole(node: Any) -> int | None:
     """Return a counter, or None when it is no finite number of usual size."""
     value = number(node)
-    if value is None or isinstance(value, bool) or not math.isfinite(value):
+    if value is None or isinstance(value, bool) or not -LARGEST < value < LARGEST:
         return None
-    return int(value) if abs(value) < 1 << 62 else None
+    return int(value)
 
 
 def _element(ref: TensorRef) -> float | None:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ckptools.layouts.nodes import describe, key_text
+from ckptools.layouts.nodes import key_text
 from ckptools.names import prefixes, roles, stacks
 from ckptools.types.checkpoint import NamedTensor, WeightSet
 from ckptools.types.tensor import FLOATING, TensorRef
-from ckptools.types.tree import Instance, entries, unwrap
+from ckptools.types.tree import class_name, entries, unwrap
 
 #: What modules call the tensors that are no parameters.
 _BUFFER = re.compile(
@@ -29,13 +29,23 @@ def tensors_of(node: Any) -> dict[str, TensorRef]:
     return {key: value for key, value in found if isinstance(value, TensorRef)}
 
 
-def not_tensors(node: Any) -> tuple[str, ...]:
-    """Return what a state dict holds beside tensors, as ``key: description``."""
+def broken_tensors(node: Any) -> tuple[str, ...]:
+    """Return the keys of what should be tensors of a mapping and cannot be understood as such."""
     return tuple(
-        f"{key_text(key)}: {describe(value)}"
+        key_text(key)
         for key, value in entries(node) or []
-        if isinstance(value, Instance) and not isinstance(unwrap(value), TensorRef)
+        if tensor_like(value) and not _ref(value)
     )
+
+
+def tensor_like(node: Any) -> bool:
+    """Return whether ``node`` is a tensor, or a call that would have made one."""
+    return _ref(node) is not None or (class_name(node) or "").startswith("torch._utils._rebuild_")
+
+
+def _ref(node: Any) -> TensorRef | None:
+    found = unwrap(node)
+    return found if isinstance(found, TensorRef) else None
 
 
 def weight_set(
