@@ -117,11 +117,9 @@ def plant(
     InvalidParameter: unknown fault, or one that needs ``earlier``.
     WouldOverwrite: ``target`` exists.
     """
+    explain(fault)
     target = Path(target)
     rng = np.random.default_rng(seed)
-    if fault not in FAULTS and fault not in FILE_FAULTS:
-        known = ", ".join(sorted([*FAULTS, *FILE_FAULTS]))
-        raise InvalidParameter(f"no fault named {fault!r}", next=f"one of: {known}")
     if target.exists():
         raise WouldOverwrite("this file exists", where=str(target), next="give another name")
     if fault in FILE_FAULTS:
@@ -134,6 +132,15 @@ def plant(
         damaged = FAULTS[fault](patient, rng)
     torch.save(patient.state, target)
     return Planted(fault, damaged, target)
+
+
+def explain(fault: str) -> str:
+    """Return a sentence about what a fault is; InvalidParameter lists the known ones."""
+    function = FAULTS.get(fault) or FILE_FAULTS.get(fault)
+    if function is None:
+        known = ", ".join(sorted([*FAULTS, *FILE_FAULTS]))
+        raise InvalidParameter(f"no fault named {fault!r}", next=f"one of: {known}")
+    return (function.__doc__ or "").partition("\n")[0]
 
 
 def read_patient(source: str | Path, earlier: str | Path | None = None) -> Patient:
