@@ -1,4 +1,4 @@
-"""Open: one file per framework; which entries are weights, optimizers and run state."""
+"""Open: which entries are weights, optimizers and run state; one file per framework below."""
 
 from __future__ import annotations
 

@@ -23,4 +23,6 @@ class Layout(Protocol):
         """Return the checkpoint; nothing in a tree, however hostile, may raise."""
 
 
-layouts: Registry[Layout] = Registry("layout", package="ckptools.layouts", group="ckptools.layouts")
+layouts: Registry[Layout] = Registry(
+    "layout", package="ckptools.layouts.frameworks", group="ckptools.layouts"
+)

@@ -52,7 +52,10 @@ def without_wrappers(name: str) -> str:
     """Return ``name`` without any wrapper segment, whatever other names there are."""
     for _ in range(ROUNDS):
         segments = tuple(name.split(".", DEPTH))
-        name = ".".join(_without(segments, {site for site, _ in _sites(segments)}))
+        sites = {site for site, _ in _sites(segments)}
+        if not sites:
+            break
+        name = ".".join(_without(segments, sites))
     return name
 
 
@@ -96,7 +99,9 @@ def _members(
 
 def _sites(segments: tuple[str, ...]) -> list[tuple[_Site, int]]:
     """Return the wrappers in one name as (site, position); a name's last segment is never one."""
-    found = []
+    found: list[tuple[_Site, int]] = []
+    if _FIRST.keys().isdisjoint(segments):
+        return found
     position = 0
     while position < len(segments) - 1:
         wrapper = _FIRST.get(segments[position])

@@ -1,0 +1,1 @@
+"""One file per framework; lying here is enough to be found."""
