@@ -11,10 +11,12 @@ import ast
 import importlib
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import ckptools
@@ -22,7 +24,9 @@ from ckptools.rules import judge, rules
 from ckptools.rules.file.faults import KINDS
 from ckptools.rules.registry import Rule
 from ckptools.types.evidence import Evidence
-from tests.builders.healthy import HEALTHY
+from ckptools.types.measurements import Measurements, Statistics
+from tests.builders.evidence import Builder
+from tests.builders.healthy import HEALTHY, transformer
 
 RULES = {rule.code: rule for rule in rules}
 #: every command of the command line, now and planned
@@ -135,12 +139,15 @@ def _kinds_in(node: ast.AST) -> list[str]:
         called = getattr(node.func, "attr", None) or getattr(node.func, "id", "")
         adds = called in ("Fault", "problem") or (called == "add" and len(node.args) >= 3)
         candidates = node.args[:1] if adds else []
+        candidates += node.args[1:2] if called == "Unfit" else []
         if adds or called == "Unfit":
             candidates += [keyword.value for keyword in node.keywords if keyword.arg == "kind"]
         if ast.unparse(node.func) == "self.wrong.append" and isinstance(node.args[0], ast.Tuple):
             candidates += node.args[0].elts[1:2]
     else:
         return []
+    choices = [one for one in candidates if isinstance(one, ast.IfExp)]
+    candidates += [arm for one in choices for arm in (one.body, one.orelse)]
     constants = [value for value in candidates if isinstance(value, ast.Constant)]
     return [str(constant.value) for constant in constants if isinstance(constant.value, str)]
 
@@ -153,3 +160,52 @@ def test_every_kind_of_fault_belongs_to_a_rule() -> None:
 
 def test_no_rule_waits_for_a_fault_that_nobody_reports() -> None:
     assert set(KINDS) <= set(fault_kinds())
+
+
+def everything(value: float) -> Evidence:
+    weights = {name: np.full_like(values, value) for name, values in transformer().items()}
+    return (
+        Builder(weights, spectrum=np.isfinite(value)).add_adam(weights_as_slots(weights)).evidence()
+    )
+
+
+def weights_as_slots(weights: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    return {name: {"exp_avg": v, "exp_avg_sq": v} for name, v in weights.items()}
+
+
+def partly_measured() -> Evidence:
+    whole = healthy("trained_transformer")
+    assert whole.measurements is not None
+    some = dict(list(whole.measurements.tensors.items())[::2])
+    return replace(whole, measurements=Measurements(some))
+
+
+def without_values() -> Evidence:
+    whole = healthy("trained_transformer")
+    assert whole.measurements is not None
+    nothing = {
+        key: Statistics(numel=one.numel, finite=0, complete=False)
+        for key, one in whole.measurements.tensors.items()
+    }
+    return replace(whole, measurements=Measurements(nothing))
+
+
+ODD = {
+    "nothing_but_nan": lambda: everything(np.nan),
+    "nothing_but_infinity": lambda: everything(-np.inf),
+    "nothing_but_zero": lambda: everything(0.0),
+    "nothing_but_the_largest": lambda: everything(float(np.finfo(np.float32).max)),
+    "no_tensors": lambda: Builder({}).evidence(),
+    "no_sets": lambda: Builder().evidence(),
+    "one_scalar": lambda: Builder({"a": np.array(2.0)}).evidence(),
+    "empty_tensors": lambda: Builder({"a.0.w": np.zeros((0, 3)), "b": np.zeros(0)}).evidence(),
+    "partly_measured": partly_measured,
+    "without_values": without_values,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_never_crashes_on_odd_evidence(name: str) -> None:
+    with np.errstate(all="ignore"):
+        judgement = judge(ODD[name]())
+    assert judgement.crashed == ()

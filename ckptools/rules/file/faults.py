@@ -28,10 +28,16 @@ def covers(module: str, *kinds: str) -> frozenset[str]:
 
 
 def faults(evidence: Evidence) -> list[Fault]:
-    """Return every fault of the container and of the checksum pass, each once."""
+    """Return every fault of the container and of the checksum pass.
+
+    What the pass says of a record replaces what the reader said of the same kind, with less to go
+    by.
+    """
     assert evidence.checkpoint is not None
-    every = (*evidence.checkpoint.container.faults, *(evidence.checksums or ()))
-    return list({(fault.kind, fault.where, fault.message): fault for fault in every}.values())
+    verified = evidence.checksums or ()
+    known = {(fault.kind, fault.where) for fault in verified}
+    read = evidence.checkpoint.container.faults
+    return [*(fault for fault in read if (fault.kind, fault.where) not in known), *verified]
 
 
 def report(

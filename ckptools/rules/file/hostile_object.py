@@ -10,7 +10,7 @@ from ckptools.rules.registry import rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
-KINDS = covers(__name__, "tensor-attributes", "tensor-hooks", "unexpected-pickle")
+KINDS = covers(__name__, "tensor-attributes", "tensor-changed", "tensor-hooks", "unexpected-pickle")
 
 
 @rule("FIL111", "hostile-object", severity="error", confidence="proof", needs=("checkpoint",))
@@ -18,8 +18,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """The pickle does something to a tensor or header that torch never saves.
 
     What it means
-        A tensor carries hooks or replaced attributes, or a part of the file that is always plain
-        data names functions. It was read as inert data; nothing was called.
+        A tensor carries hooks or replaced attributes or is changed after it was made, or a part
+        of the file that is always plain data names functions. It was read as inert data; nothing
+        was called.
 
     Why it matters
         Hooks and attributes set while loading are a way to run code after a file has passed for

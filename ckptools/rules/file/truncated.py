@@ -10,16 +10,17 @@ from ckptools.rules.registry import rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
-KINDS = covers(__name__, "truncated")
+KINDS = covers(__name__, "directory-damaged", "truncated")
 
 
 @rule("FIL101", "truncated-file", severity="error", confidence="proof", needs=("checkpoint",))
 def check(evidence: Evidence) -> Iterator[Finding]:
-    """The file is cut off: its end, or part of a tensor's bytes, is missing.
+    """The file is cut off: its directory, or part of a tensor's bytes, is missing.
 
     What it means
-        The format says that more bytes follow than the file has. What lies whole before the cut
-        was read and measured; the rest stands in "not judged".
+        The format says that more bytes follow than the file has, or the directory at its end is
+        not to be found. What lies whole before the cut was read and measured; the rest stands
+        in "not judged".
 
     Why it matters
         Training libraries refuse such a file altogether, or fill what is missing with whatever

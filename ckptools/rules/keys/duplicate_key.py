@@ -44,7 +44,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         Fault("duplicate-key", key, f"the pickle gives this key {times} times")
         for key, times in repeated_keys(container.root)
     ]
-    every = [*faults(evidence), *pickled]
+    every = faults(evidence)
+    known = {fault.where for fault in every if fault.kind in KINDS}
+    every += [fault for fault in pickled if fault.where not in known]
     yield from report(every, KINDS, lambda fault: inspect(evidence, "--list"))
 
 

@@ -11,6 +11,8 @@ from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Statistics
 
+#: Empty powers of two between the largest values and the rest that are worth a word.
+LIMIT = 6.0
 #: Below so many values other than zero, a wide spread says nothing.
 _LEAST = 64
 
@@ -21,7 +23,7 @@ _LEAST = 64
     severity="warning",
     confidence="hint",
     needs=("checkpoint", "measurements"),
-    limit=6.0,
+    limit=LIMIT,
 )
 def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     """A few values lie binary orders of magnitude above everything else in their tensor.
@@ -60,7 +62,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         )
 
 
-def is_isolated(statistics: Statistics, limit: float) -> bool:
+def is_isolated(statistics: Statistics, limit: float = LIMIT) -> bool:
     """Return whether the largest values stand apart by ``limit`` powers of two or more."""
     return (
         statistics.exponent_gap >= limit

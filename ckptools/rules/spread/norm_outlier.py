@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from ckptools.rules import advice
+from ckptools.rules.numbers.isolated_outlier import is_isolated
 from ckptools.rules.registry import found, rule
 from ckptools.rules.spread.residuals import Place, Residual, places, residuals
 from ckptools.types.checkpoint import NamedTensor
@@ -76,11 +77,13 @@ def _finding(evidence: Evidence, place: Place, limit: float) -> Finding:
 
 
 def _rms(evidence: Evidence, tensor: NamedTensor) -> float | None:
-    """Return the RMS of a matrix (or a convolution's kernel), else None."""
+    """Return the RMS of a matrix or kernel; None where one value makes it, as NUM108 tells."""
     assert evidence.measurements is not None
     statistics = evidence.measurements.tensors.get((tensor.set, tensor.name))
     judged = tensor.kind == "parameter" and len(tensor.ref.shape) >= 2 and tensor.role != "lora"
-    return statistics.rms if judged and statistics is not None else None
+    if not judged or statistics is None or is_isolated(statistics):
+        return None
+    return statistics.rms
 
 
 def _stands_out(residual: Residual, limit: float) -> bool:

@@ -49,3 +49,11 @@ def test_once_for_a_block() -> None:
 def test_the_tensor_where_it_is_alone() -> None:
     (finding,) = judge(scaled(4.0, "decoder.layers.3.linear1.weight"), select=["SPR101"]).findings
     assert finding.target == "decoder.layers.3.linear1.weight"
+
+
+def test_one_value_does_not_make_a_matrix_large() -> None:
+    weights = transformer()
+    weights["decoder.layers.3.linear1.weight"][0, 0] = 1e30
+    evidence = Builder(weights).evidence()
+    codes = [finding.code for finding in judge(evidence, select=["NUM108", "SPR101"]).findings]
+    assert codes == ["NUM108"]
