@@ -1,0 +1,233 @@
+"""The decision: which hypothesis, and which single states are proved.
+
+Orders and shapes make hypotheses; relations that hold (see
+:mod:`ckptools.layouts.parameters.laws`) decide between them.  A state is *sure* only by itself: its
+shape occurs once, or its own relation holds and breaks with other states in its place.  Every other
+state of the chosen hypothesis is named *by order*, which cannot see two exchanged states.  Where
+hypotheses that cannot be told apart disagree, or a relation is broken that holds elsewhere, the
+state is *ambiguous* and gets no name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckptools.layouts.parameters.laws import BROKEN, RIVALS, SHORTEST, Laws, Relation
+from ckptools.layouts.parameters.problem import Problem, Shape
+from ckptools.layouts.parameters.search import Hypothesis, hypotheses
+from ckptools.layouts.parameters.values import Samples, Values
+from ckptools.names.stacks import Place
+
+#: A price difference that decides without evidence.
+DECIDES = 0.5
+#: Relations by which the better hypothesis must lead.
+LEAD = 2
+#: The largest residual at which a relation without siblings proves.
+_ALONE = 0.15
+#: Hypotheses that evidence looks at.
+_LOOKED_AT = 64
+#: Units sampled to weigh hypotheses against each other.
+_SAMPLE = 60
+
+
+@dataclass(slots=True)
+class Answer:
+    """What was found for every slot.
+
+    Attributes
+    ----------
+    candidates: position of the parameter, None where it is not known.
+    standings: sure, by_order, ambiguous or unknown, per slot.
+    how: order, shapes, evidence or none, as ``OptimizerState.matched_by`` says.
+    """
+
+    candidates: list[int | None]
+    standings: list[str]
+    how: str = "none"
+
+    def give(self, slot: int, candidate: int | None, standing: str) -> None:
+        """Name one slot."""
+        self.candidates[slot] = candidate
+        self.standings[slot] = standing
+
+
+def decide(problem: Problem, places: Sequence[Place], values: Values | None) -> Answer:
+    """Return the best answer; without ``values`` shapes and orders alone decide."""
+    samples = None if values is None else Samples(values, problem.shapes)
+    chosen, doubtful, weighed = _choose(problem, hypotheses(problem, places), samples)
+    answer = Answer([None] * len(problem.slots), ["unknown"] * len(problem.slots))
+    if chosen is not None:
+        answer.how = "evidence" if weighed else "order"
+        for slot, candidate in enumerate(chosen.candidates):
+            if candidate >= 0 and slot in doubtful:
+                answer.give(slot, None, "ambiguous")
+            elif candidate >= 0:
+                answer.give(slot, candidate, "by_order")
+    _unique_shapes(problem, answer)
+    if samples is not None and chosen is not None:
+        confirm(problem, answer, samples)
+    return answer
+
+
+def _choose(
+    problem: Problem, found: list[Hypothesis], samples: Samples | None
+) -> tuple[Hypothesis | None, set[int], bool]:
+    """Return the best hypothesis, the slots where others stay possible, whether evidence chose."""
+    found = found[:_LOOKED_AT]
+    if not found:
+        return None, set(), False
+    counts = [0] * len(found)
+    if samples is not None and len(found) > 1:
+        looked_at = _disagreeing_units(problem, found)
+        counts = [_relations(problem, one, samples, looked_at) for one in found]
+    best = max(counts)
+    open_ones = [one for one, count in zip(found, counts, strict=True) if count > best - LEAD]
+    chosen = min(open_ones, key=lambda one: one.price)
+    rivals = [one for one in open_ones if one.price < chosen.price + DECIDES]
+    weighed = len(open_ones) < len(found) and min(counts) <= best - LEAD
+    return chosen, _differences(chosen, rivals), weighed
+
+
+def _differences(chosen: Hypothesis, others: Iterable[Hypothesis]) -> set[int]:
+    own = np.array(chosen.candidates)
+    different: set[int] = set()
+    for other in others:
+        different.update(np.flatnonzero(own != np.array(other.candidates)).tolist())
+    return different
+
+
+def _disagreeing_units(problem: Problem, found: list[Hypothesis]) -> set[int]:
+    """Return candidates, evenly drawn, on which the hypotheses disagree."""
+    slots = sorted(_differences(found[0], found[1:]))
+    moved = sorted({one.candidates[slot] for one in found for slot in slots} - {-1})
+    picked = np.unique(np.linspace(0, len(moved) - 1, min(_SAMPLE, len(moved))).astype(int))
+    return {moved[int(index)] for index in picked}
+
+
+def _relations(
+    problem: Problem, hypothesis: Hypothesis, samples: Samples, candidates: set[int]
+) -> int:
+    laws = _laws(problem, hypothesis.candidates, samples)
+    return sum(1 for _ in laws.relations(laws.positions(candidates)))
+
+
+def _laws(problem: Problem, candidates: Sequence[int | None], samples: Samples) -> Laws:
+    owner: list[int | None] = [None] * len(problem.names)
+    for slot, candidate in enumerate(candidates):
+        if candidate is not None and candidate >= 0:
+            owner[candidate] = slot
+    return Laws(samples, problem.names, problem.shapes, owner)
+
+
+def _unique_shapes(problem: Problem, answer: Answer) -> None:
+    """Make sure the slots whose shape occurs once on both sides.
+
+    A scalar's shape says too little: it needs an order that agrees.
+    """
+    there = Counter(problem.shapes)
+    held = Counter(problem.slots)
+    position = {shape: index for index, shape in enumerate(problem.shapes)}
+    for slot, shape in enumerate(problem.slots):
+        if shape is None or held[shape] != 1 or there[shape] != 1:
+            continue
+        if int(np.prod(shape)) > 1 or answer.candidates[slot] == position[shape]:
+            answer.give(slot, position[shape], "sure")
+            answer.how = "shapes" if answer.how == "none" else answer.how
+
+
+def confirm(problem: Problem, answer: Answer, samples: Samples) -> None:
+    """Raise to *sure* what its own relation proves; take the name from what contradicts one."""
+    laws = _laws(problem, answer.candidates, samples)
+    rivals = _rivals(problem)
+    contradicted: dict[int, None] = {}
+    for pattern in patterns(laws, problem.names):
+        for relation in pattern.proving():
+            for candidate in laws.members(relation):
+                slot = laws.owner(candidate)
+                if slot is None or answer.standings[slot] == "sure":
+                    continue
+                if laws.proves(relation, candidate, rivals[problem.shapes[candidate]]):
+                    answer.give(slot, candidate, "sure")
+        contradicted.update(dict.fromkeys(m for r in pattern.broken for m in laws.members(r)))
+    for candidate in contradicted:
+        slot = laws.owner(candidate)
+        if slot is not None and answer.standings[slot] == "by_order":
+            answer.give(slot, None, "ambiguous")
+
+
+def _rivals(problem: Problem) -> dict[Shape, list[int]]:
+    """Return a few slots of every shape, evenly drawn."""
+    by_shape: dict[Shape, list[int]] = defaultdict(list)
+    for slot, shape in enumerate(problem.slots):
+        if shape is not None:
+            by_shape[shape].append(slot)
+    drawn = {}
+    for shape, slots in by_shape.items():
+        picked = np.unique(np.linspace(0, len(slots) - 1, min(RIVALS, len(slots))).astype(int))
+        drawn[shape] = [slots[int(index)] for index in picked]
+    return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One relation in all places where names say it may stand: alike but for numbers.
+
+    Attributes
+    ----------
+    held: where it holds.
+    broken: where it does not, among siblings of which most hold.
+    places: how many there are.
+    """
+
+    held: list[Relation]
+    broken: list[Relation]
+    places: int
+
+    def proving(self) -> list[Relation]:
+        """Return the relations that may prove a state.
+
+        Chance finds a relation now and then among the many tried, but not in most siblings; one
+        without siblings must be long, unfolded and close.
+        """
+        if self.places > 1:
+            return self.held if len(self.held) >= max(2, (self.places + 1) // 2) else []
+        return [r for r in self.held if r.residual < _ALONE and r.length >= 2 * SHORTEST]
+
+
+def patterns(laws: Laws, names: Sequence[str]) -> list[Pattern]:
+    """Return the relations that hold, gathered by pattern."""
+    kinds = [re.sub(r"\d+", "#", names[weight]) for weight in laws.weights()]
+    units: dict[str, list[int]] = defaultdict(list)
+    for unit, kind in enumerate(kinds):
+        units[kind].append(unit)
+    gathered: dict[tuple[object, ...], list[Relation]] = defaultdict(list)
+    for relation in laws.relations():
+        gathered[_pattern(relation, kinds)].append(relation)
+    found = []
+    for held in gathered.values():
+        start = held[0].left[0][0]
+        holding = {relation.left[0][0] for relation in held}
+        moved = (laws.moved(held[0], u - start) for u in units[kinds[start]] if u not in holding)
+        others = [one for one in moved if one is not None and _fits(one, held[0], kinds)]
+        majority = len(held) >= max(2, 2 * len(others))
+        broken = [one for one in others if majority and (laws.residual(one) or 0) > BROKEN]
+        found.append(Pattern(held, broken, len(held) + len(others)))
+    return found
+
+
+def _pattern(relation: Relation, kinds: list[str]) -> tuple[object, ...]:
+    start = relation.left[0][0]
+    return tuple(
+        (kinds[unit], unit - start, end, fold)
+        for unit, end, fold in (*relation.left, *relation.right)
+    )
+
+
+def _fits(moved: Relation, first: Relation, kinds: list[str]) -> bool:
+    pairs = zip((*moved.left, *moved.right), (*first.left, *first.right), strict=True)
+    return all(kinds[a[0]] == kinds[b[0]] for a, b in pairs)

@@ -1,0 +1,334 @@
+"""Hypotheses: which parameter each state may belong to, by shapes alone.
+
+An order of the parameters and a division into classes predict a sequence of shapes for every
+group.  A hypothesis is an order and a division whose prediction the states' shapes fulfil, with
+parameters left out where the optimizer does not know them (frozen) and empty states fitting any
+shape.  Each hypothesis has a price; evidence decides between them elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptools.layouts.parameters.classes import Division, divisions
+from ckptools.layouts.parameters.orders import Order, orders
+from ckptools.layouts.parameters.problem import Problem, Shape
+from ckptools.names.stacks import Place
+
+Numbers: TypeAlias = NDArray[np.int64]
+
+#: The shape of an empty state: it fits every parameter.
+ANY = -1
+#: Steps that one search for whole classes may take.
+_BUDGET = 4000
+#: Cells of the table that counts runs of left-out parameters.
+_CELLS = 4_000_000
+#: Price of a module of which only a part is trained.
+_PARTLY = 0.5
+#: Ways to hand classes to groups that are tried with left-out parameters.
+_HANDOUTS = 700
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One answer that the shapes allow.
+
+    Attributes
+    ----------
+    candidates: per slot, in the order of ``Problem.slots``, the position of its parameter; -1 for
+        a slot of no group.
+    how: the order and division behind it.
+    price: how unusual it is.
+    """
+
+    candidates: tuple[int, ...]
+    how: str
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """Shapes as small numbers."""
+
+    parameters: Numbers
+    groups: list[Numbers]
+
+
+def hypotheses(problem: Problem, places: Sequence[Place]) -> list[Hypothesis]:
+    """Return every answer found, cheapest first; none when no order fits."""
+    coded = _coded(problem)
+    if not coded.groups or not problem.names:
+        return []
+    found: dict[bytes, Hypothesis] = {}
+    slots = np.concatenate([np.array(group, np.int64) for group in problem.groups])
+    for how, price, chosen in _answers(problem, coded, places):
+        candidates = np.full(len(problem.slots), -1, np.int64)
+        candidates[slots] = chosen
+        price += _PARTLY * _partly_used(chosen, places)
+        key = candidates.tobytes()
+        if key not in found or found[key].price > price:
+            found[key] = Hypothesis(tuple(candidates.tolist()), how, price)
+    return sorted(found.values(), key=lambda one: one.price)
+
+
+def _partly_used(chosen: Numbers, places: Sequence[Place]) -> int:
+    """Return how many modules lend some of their parameters but not all: rarely a plan."""
+    used = set(chosen.tolist())
+    whole: dict[str, bool] = {}
+    partly: set[str] = set()
+    for index, place in enumerate(places):
+        if whole.setdefault(place.module, index in used) != (index in used):
+            partly.add(place.module)
+    return len(partly)
+
+
+def _coded(problem: Problem) -> _Coded:
+    codes: dict[Shape, int] = {}
+    parameters = [codes.setdefault(shape, len(codes)) for shape in problem.shapes]
+    unknown = len(codes)
+    groups = []
+    for group in problem.groups:
+        held = [problem.slots[slot] for slot in group]
+        row = [ANY if shape is None else codes.get(shape, unknown) for shape in held]
+        groups.append(np.array(row, np.int64))
+    return _Coded(np.array(parameters, np.int64), groups)
+
+
+def _answers(
+    problem: Problem, coded: _Coded, places: Sequence[Place]
+) -> Iterator[tuple[str, float, Numbers]]:
+    """Yield (how, price, candidate of each slot, group by group)."""
+    ways = orders(problem.names, places)
+    flat = np.concatenate(coded.groups)
+    numbers: dict[str, int] = {}
+    modules = np.array([numbers.setdefault(place.module, len(numbers)) for place in places])
+    for order in ways:
+        yield from _one_sequence(order, flat, coded.parameters, modules)
+    if len(coded.groups) == 1:
+        return
+    for division in divisions(problem.names, problem.shapes, places):
+        if not _may_fit(division, coded):
+            continue
+        for order in ways:
+            yield from _whole_classes(order, division, coded)
+            yield from _handed_out(order, division, coded, modules)
+
+
+def _one_sequence(
+    order: Order, flat: Numbers, parameters: Numbers, modules: Numbers
+) -> Iterator[tuple[str, float, Numbers]]:
+    """Yield the answers in which all groups together follow one order."""
+    sequence = np.array(order.sequence)
+    for chosen, runs in alignments(flat, parameters[sequence], modules[sequence]):
+        yield order.name, order.price + 0.3 * runs, sequence[chosen]
+
+
+def alignments(states: Numbers, there: Numbers, modules: Numbers) -> list[tuple[Numbers, int]]:
+    """Return ways to lay ``states`` along ``there`` in order, with runs of what they leave out.
+
+    Every state as early as possible; as late as possible; leaving out the fewest runs of
+    parameters, those that are whole modules first; and every way that leaves out one run which
+    begins with a module.
+    """
+    early = _earliest(states, there)
+    if early is None:
+        return []
+    late = _latest(states, there)
+    assert late is not None
+    found = [early, late]
+    if not np.array_equal(early, late):
+        width = there.size - states.size + 1
+        if states.size * width <= _CELLS:
+            turned = _fewest_runs(states[::-1], there[::-1], modules[::-1])
+            found += [_fewest_runs(states, there, modules), (there.size - 1 - turned)[::-1]]
+        found += _one_run(states, there, modules)
+    distinct = {chosen.tobytes(): chosen for chosen in found}
+    return [(chosen, _runs(chosen, there.size)) for chosen in distinct.values()]
+
+
+def _one_run(states: Numbers, there: Numbers, modules: Numbers) -> list[Numbers]:
+    """Return the alignments that leave out one run, which begins where a module does."""
+    left_out = there.size - states.size
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(modules)) + 1])
+    found = []
+    for start in starts[starts <= states.size].tolist():
+        chosen = np.arange(states.size) + np.where(np.arange(states.size) < start, 0, left_out)
+        if ((states == there[chosen]) | (states == ANY)).all():
+            found.append(chosen)
+    return found
+
+
+def _runs(chosen: Numbers, count: int) -> int:
+    """Return how many runs of parameters the states leave out."""
+    edges = np.concatenate([[-1], chosen, [count]])
+    return int(np.count_nonzero(np.diff(edges) > 1))
+
+
+def _earliest(states: Numbers, there: Numbers) -> Numbers | None:
+    if states.size > there.size:
+        return None
+    if states.size == there.size:
+        fits = (states == there) | (states == ANY)
+        return np.arange(states.size) if fits.all() else None
+    found = np.empty(states.size, np.int64)
+    position, codes = 0, there.tolist()
+    for index, wanted in enumerate(states.tolist()):
+        while position < len(codes) and wanted not in (ANY, codes[position]):
+            position += 1
+        if position == len(codes):
+            return None
+        found[index] = position
+        position += 1
+    return found
+
+
+def _latest(states: Numbers, there: Numbers) -> Numbers | None:
+    mirrored = _earliest(states[::-1], there[::-1])
+    return None if mirrored is None else (there.size - 1 - mirrored)[::-1]
+
+
+def _fewest_runs(states: Numbers, there: Numbers, modules: Numbers) -> Numbers:
+    """Return the alignment that leaves out parameters most cheaply; an alignment must exist.
+
+    Row i of the table holds, for every number d of parameters left out so far, the lowest cost
+    with state i at i + d; a run is left out where d grows.  Each end of a run costs 1 where a
+    module begins or ends and 3 inside one.
+    """
+    width = there.size - states.size + 1
+    edge = np.where(np.concatenate([[True], np.diff(modules) != 0, [True]]), 1.0, 3.0)
+    positions = np.arange(width)
+    cost = np.where(positions > 0, 1.0 + edge[:width], 0.0)
+    came = np.zeros((states.size, width), np.int32)
+    for index, wanted in enumerate(states.tolist()):
+        if index:
+            begun = cost + edge[index : index + width]
+            least = np.minimum.accumulate(begun)
+            where = np.maximum.accumulate(np.where(begun == least, positions, 0))
+            before = np.concatenate([[np.inf], least[:-1] + edge[index + 1 : index + width]])
+            stay = cost <= before
+            came[index] = np.where(stay, positions, np.concatenate([[0], where[:-1]]))
+            cost = np.where(stay, cost, before)
+        fits = (there[index : index + width] == wanted) | (wanted == ANY)
+        cost = np.where(fits, cost, np.inf)
+    rest = np.where(positions < width - 1, 1.0 + edge[states.size : states.size + width], 0.0)
+    left = int(np.argmin(cost + rest))
+    chosen = np.empty(states.size, np.int64)
+    for index in range(states.size - 1, -1, -1):
+        chosen[index] = index + left
+        left = int(came[index, left])
+    return chosen
+
+
+def _may_fit(division: Division, coded: _Coded) -> bool:
+    """Return whether enough parameters of every shape are there; orders do not matter here."""
+    flat = np.concatenate(coded.groups)
+    length = int(max(coded.parameters.max(), flat.max())) + 1
+    needed = np.bincount(flat[flat != ANY], minlength=length)
+    return bool((needed <= np.bincount(coded.parameters, minlength=length)).all())
+
+
+def _members(order: Order, division: Division) -> list[Numbers]:
+    """Return the candidates of every class in the order, classes by first appearance in it."""
+    sequence = np.array(order.sequence)
+    labels = np.array(division.classes)[sequence]
+    sorting = np.argsort(labels, kind="stable")
+    cuts = np.flatnonzero(np.diff(labels[sorting])) + 1
+    parts = np.split(sorting, cuts)
+    return [sequence[part] for part in sorted(parts, key=lambda part: int(part[0]))]
+
+
+def _whole_classes(
+    order: Order, division: Division, coded: _Coded
+) -> Iterator[tuple[str, float, Numbers]]:
+    """Yield the answers in which every group is a run of whole classes."""
+    members = _members(order, division)
+    if len(members) < len(coded.groups):
+        return
+    for label, price, way in (("", 0.0, members), (", classes reversed", 1.0, members[::-1])):
+        taken = _cover(coded.groups, [coded.parameters[part] for part in way])
+        if taken is not None:
+            chosen = np.concatenate([way[number] for number in taken])
+            frozen = 0.3 * (len(taken) < len(way))
+            cost = order.price + division.price + price + frozen
+            yield f"{order.name} by {division.name}{label}", cost, chosen
+
+
+def _cover(groups: list[Numbers], classes: list[Numbers]) -> list[int] | None:
+    """Return the classes, one after the other, that make up all groups; None if none do.
+
+    Inside a group classes ascend; of classes that look alike the first unused one is taken.
+    """
+    taken: list[int] = []
+    used = [False] * len(classes)
+    group = place = start = budget = 0
+    trail: list[tuple[int, int, int]] = []
+    while True:
+        if place == groups[group].size:
+            group, place, start = group + 1, 0, 0
+            if group == len(groups):
+                return taken
+        budget += 1
+        if budget > _BUDGET + 4 * len(classes):
+            return None
+        number = _next_class(groups[group], place, classes, used, start)
+        if number is not None:
+            trail.append((group, place, number))
+            used[number] = True
+            taken.append(number)
+            place, start = place + classes[number].size, number + 1
+            continue
+        if not trail:
+            return None
+        group, place, number = trail.pop()
+        used[number] = False
+        taken.pop()
+        start = number + 1
+
+
+def _next_class(
+    group: Numbers, place: int, classes: list[Numbers], used: list[bool], start: int
+) -> int | None:
+    left = group.size - place
+    for number in range(start, len(classes)):
+        size = classes[number].size
+        if used[number] or size > left:
+            continue
+        part = group[place : place + size]
+        if ((part == classes[number]) | (part == ANY)).all():
+            return number
+    return None
+
+
+def _handed_out(
+    order: Order, division: Division, coded: _Coded, modules: Numbers
+) -> Iterator[tuple[str, float, Numbers]]:
+    """Yield the answers in which groups are unions of few classes with parameters left out."""
+    members = _members(order, division)
+    ways = (len(coded.groups) + 1) ** len(members)
+    if ways > _HANDOUTS:
+        return
+    rank = np.empty(coded.parameters.size, np.int64)
+    rank[np.array(order.sequence)] = np.arange(rank.size)
+    for owners in product(range(-1, len(coded.groups)), repeat=len(members)):
+        if len(set(owners) - {-1}) < len(coded.groups):
+            continue
+        parts = []
+        runs = 0
+        for number, group in enumerate(coded.groups):
+            union = np.concatenate([m for m, o in zip(members, owners, strict=True) if o == number])
+            union = union[np.argsort(rank[union])]
+            fits = alignments(group, coded.parameters[union], modules[union])
+            if not fits:
+                break
+            chosen, left = min(fits, key=lambda fit: fit[1])
+            parts.append(union[chosen])
+            runs += left
+        else:
+            cost = order.price + division.price + 0.3 * runs + 0.2 * owners.count(-1)
+            yield f"{order.name} by {division.name}", cost, np.concatenate(parts)

@@ -1,0 +1,130 @@
+"""Numbers behind the names: weights and running means, or a thin sample of large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptools.errors import CorruptFile, MeasureError
+from ckptools.layouts.parameters.problem import FIRST, SECOND
+from ckptools.sources.arrays import read_array
+from ckptools.types.checkpoint import NamedTensor, OptimizerState
+from ckptools.types.tensor import TensorRef
+
+Floats: TypeAlias = NDArray[np.float32]
+
+#: Bytes of samples kept for one optimizer.
+_BUDGET = 512 << 20
+#: Most rows and columns of one tensor that are looked at, and fewest.
+_MOST, _FEWEST = 256, 24
+
+
+class Values(Protocol):
+    """Where weights, first and second moments come from, by candidate and slot position."""
+
+    def weight(self, candidate: int) -> NDArray[Any] | None:
+        """Return the weight, or None where it cannot be read."""
+
+    def first(self, slot: int) -> NDArray[Any] | None:
+        """Return the running mean of gradients, coupled weight decay taken out, or None."""
+
+    def second(self, slot: int) -> NDArray[Any] | None:
+        """Return the running mean or sum of squares, or None."""
+
+
+class FileValues:
+    """Values read from a checkpoint when they are asked for."""
+
+    def __init__(self, optimizer: OptimizerState, candidates: Sequence[NamedTensor]) -> None:
+        self._states = optimizer.states
+        self._candidates = candidates
+
+    def weight(self, candidate: int) -> NDArray[Any] | None:
+        """Return the weight, or None where it cannot be read."""
+        return _read(self._candidates[candidate].ref)
+
+    def first(self, slot: int) -> NDArray[Any] | None:
+        """Return exp_avg or momentum_buffer, or None."""
+        return self._slot(slot, FIRST)
+
+    def second(self, slot: int) -> NDArray[Any] | None:
+        """Return exp_avg_sq or its like, or None."""
+        return self._slot(slot, SECOND)
+
+    def _slot(self, slot: int, names: tuple[str, ...]) -> NDArray[Any] | None:
+        held = self._states[slot].slots
+        ref = next((held[name] for name in names if name in held), None)
+        return None if ref is None else _read(ref)
+
+
+def _read(ref: TensorRef) -> NDArray[Any] | None:
+    if not ref.readable:
+        return None
+    try:
+        return read_array(ref)
+    except (CorruptFile, MeasureError):
+        return None
+
+
+class Samples:
+    """Rows and columns of weights and first moments, cut down to what fits into memory.
+
+    A sample takes the first rows (columns) of a tensor, so two tensors whose axes belong together
+    are sampled alike; the first of each third where an axis holds three parts.
+    """
+
+    def __init__(self, values: Values, shapes: Sequence[tuple[int, ...]]) -> None:
+        self._values = values
+        self.limit = _sample_size(shapes)
+        self._kept: dict[tuple[str, int], tuple[Floats, Floats] | None] = {}
+
+    def weight(self, candidate: int) -> tuple[Floats, Floats] | None:
+        """Return (rows, columns) of a weight, each (sampled, others); None where unreadable."""
+        return self._sample("weight", candidate)
+
+    def first(self, slot: int) -> tuple[Floats, Floats] | None:
+        """Return (rows, columns) of a running mean of gradients, or None."""
+        return self._sample("first", slot)
+
+    def _sample(self, what: str, index: int) -> tuple[Floats, Floats] | None:
+        key = (what, index)
+        if key not in self._kept:
+            array = getattr(self._values, what)(index)
+            self._kept[key] = None if array is None else self._cut(array)
+        return self._kept[key]
+
+    def _cut(self, array: NDArray[Any]) -> tuple[Floats, Floats] | None:
+        with np.errstate(all="ignore"):
+            wide = array.astype(np.float32)
+        if not np.isfinite(wide).all() or wide.size == 0:
+            return None
+        if wide.ndim < 2:
+            flat = wide.reshape(-1, 1)[sampled(wide.size, self.limit)]
+            return flat, flat
+        rows = wide[sampled(wide.shape[0], self.limit)].reshape(-1, wide[0].size)
+        moved = np.moveaxis(wide, 1, 0)[sampled(wide.shape[1], self.limit)]
+        columns = moved.reshape(-1, wide.size // wide.shape[1])
+        return np.ascontiguousarray(rows), np.ascontiguousarray(columns)
+
+
+def sampled(length: int, limit: int) -> NDArray[np.int64]:
+    """Return the sampled positions along an axis: its start, or the starts of its thirds.
+
+    They depend on the length alone, and the first ``limit`` of them are always the first there
+    are.
+    """
+    if length <= (3 * limit if length % 3 == 0 else limit):
+        return np.arange(length)
+    if length % 3 == 0:
+        third = np.arange(limit)
+        return np.concatenate([third, length // 3 + third, 2 * (length // 3) + third])
+    return np.arange(limit)
+
+
+def _sample_size(shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return how many rows and columns of every tensor fit into the budget."""
+    line = sum(2 * 4 * (s[0] + int(np.prod(s[1:]))) * (1 + (s[0] % 3 == 0)) for s in shapes if s)
+    return int(np.clip(_BUDGET // max(2 * line, 1), _FEWEST, _MOST))
