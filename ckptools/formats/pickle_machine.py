@@ -37,12 +37,14 @@ class Limits:
     opcodes: number of opcodes; twenty million take about twenty seconds.
     memory: estimated bytes of all nodes, memo entries and scalars.
     nesting: MARKs open at the same time.
+    names: different globals.
     integer_bytes: length of one integer; Python refuses to print longer ones.
     """
 
     opcodes: int = 20_000_000
     memory: int = 640 << 20
     nesting: int = 1_000_000
+    names: int = 100_000
     integer_bytes: int = 1700
 
 
@@ -346,6 +348,8 @@ class _Machine:
         key = (module, name)
         found = self.names.get(key)
         if found is None:
+            if len(self.names) >= self.limits.names:
+                self.fail(f"more than {self.limits.names:,} different globals")
             self.memory += 300 + len(module) + len(name)
             found = self.names[key] = Global(module, name)
             if grading.depends_on_arguments(module, name):

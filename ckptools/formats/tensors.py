@@ -47,6 +47,8 @@ _DTYPE_ALIASES = {
 _PER_BYTE = {"quint4x2": 2, "quint2x4": 4}
 #: Types whose elements are no numbers of numpy or ml_dtypes.
 _PACKED = frozenset({"float4_e2m1fn_x2", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"})
+#: Objects with faults of which the path is looked up.
+_LOCATED = 10_000
 #: Entries of a state or of metadata that are looked at.
 _FEW = 1000
 #: A view that repeats elements may be this much larger than its storage, in bytes.
@@ -194,7 +196,7 @@ class _Recogniser:
         """Return what went wrong, each with the path of the object concerned."""
         if not self.wrong:
             return ()
-        places = locate(root, [node for node, _, _ in self.wrong])
+        places = locate(root, (node for node, _, _ in self.wrong[:_LOCATED]))
         faults = FaultList()
         for node, kind, message in self.wrong:
             where = places.get(id(node), "an object outside of the tree")

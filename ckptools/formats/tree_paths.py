@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ckptools.types.tree import Instance, Pairs, Persistent, SetNode
+from ckptools.types.tree import Instance, Pairs, Persistent, SetNode, entries
 
 #: Longer paths are cut in the middle.
 _LONGEST = 300
@@ -46,7 +46,7 @@ def _children(node: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, SetNode):
         yield from (("", child) for child in node.members)
     elif isinstance(node, Instance):
-        yield from _keyed(node.pairs)
+        yield from _keyed(entries(node) or [])
         yield from ((str(index), child) for index, child in enumerate(node.items))
         if isinstance(node.args, tuple):
             yield from (("", child) for child in node.args)

@@ -309,6 +309,13 @@ def test_open_marks_are_bounded() -> None:
         run(b"(" * 100_000, limits=Limits(nesting=5_000))
 
 
+def test_names_are_bounded() -> None:
+    data = b"".join(b"cm\n%d\n0" % i for i in range(100)) + b"N."
+    assert len(run(data).globals) == 100
+    with pytest.raises(BrokenPickle, match="different globals"):
+        run(data, limits=Limits(names=99))
+
+
 def test_integers_are_bounded() -> None:
     digits = b"1" * 5_000
     for data in (b"L" + digits + b"L\n.", b"I" + digits + b"\n.", b"\x8b\x00\x10\x00\x00" + digits):
