@@ -102,23 +102,39 @@ def scan_real(
     running: NDArray[np.float64],
 ) -> None:
     """Measure float32 or float64 values: see :class:`ckptools.stats.kernel.Tallies`."""
-    unsigned, signed = (np.dtype(f"{kind}{values.itemsize}") for kind in "ui")
-    width = 8 * values.itemsize
+    constants = _CONSTANTS[values.itemsize]
     _scan_real(
         values,
-        values.view(unsigned),
-        values.view(signed),
-        unsigned.type(width - 16),
-        signed.type(width - 1),
-        signed.type(np.iinfo(signed).max),
-        values.dtype.type(np.inf).view(signed),
-        values.itemsize == 8,
-        np.empty(BLOCK),
+        values.view(constants[0]),
+        values.view(constants[1]),
+        *constants[2:],
         histogram,
         counts,
         extremes,
         running,
     )
+
+
+def _constants(size: int) -> tuple[Any, ...]:
+    """Return what the scan needs to know of floats of so many bytes, in types of their width.
+
+    That is: the two integer types; the shift to the top 16 bits; the place of the sign; the bits
+    below it; infinity; whether values can need an exponent.
+    """
+    unsigned, signed = np.dtype(f"u{size}"), np.dtype(f"i{size}")
+    infinity = np.dtype(f"f{size}").type(np.inf).view(signed)
+    return (
+        unsigned,
+        signed,
+        unsigned.type(8 * size - 16),
+        signed.type(8 * size - 1),
+        signed.type(np.iinfo(signed).max),
+        infinity,
+        size == 8,
+    )
+
+
+_CONSTANTS = {size: _constants(size) for size in (4, 8)}
 
 
 @_jit(reorder=False)
@@ -131,7 +147,6 @@ def _scan_real(  # type: ignore[no-untyped-def]
     low,
     infinity,
     wide,
-    scratch,
     histogram,
     counts,
     extremes,
@@ -145,15 +160,18 @@ def _scan_real(  # type: ignore[no-untyped-def]
         counts[0] += zeros
         kept = stop - start
         if largest >= infinity or smallest < -infinity:
+            scratch = np.empty(BLOCK)
             kept, smallest, largest = _keep_finite(
                 block, signed[start:stop], top, low, infinity, scratch, counts
             )
             if kept == 0:
                 continue
-            centre, exponent = _centre(scratch[:kept], smallest, largest, wide)
+            exponent = _exponent(smallest, largest) if wide else 0
+            centre = _centre(scratch[:kept], exponent, running)
             sums = _powers(scratch[:kept], centre, exponent)
         else:
-            centre, exponent = _centre(block, smallest, largest, wide)
+            exponent = _exponent(smallest, largest) if wide else 0
+            centre = _centre(block, exponent, running)
             sums = _powers(block, centre, exponent)
         extremes[0] = min(extremes[0], np.int64(smallest))
         extremes[1] = max(extremes[1], np.int64(largest))
@@ -201,23 +219,27 @@ def _keep_finite(block, signed, top, low, infinity, scratch, counts):  # type: i
     return kept, smallest, largest
 
 
+@_jit(reorder=False)
+def _exponent(smallest, largest):  # type: ignore[no-untyped-def]
+    """Return :func:`ckptools.stats.moments.block_exponent` of float64 extremes."""
+    size = max(np.int64(largest), -(np.int64(smallest) + 1))
+    exponent = int(size >> 52) - 1022
+    return 0 if size == 0 or (exponent >= -SAFE and exponent <= SAFE) else exponent
+
+
 @_jit(reorder=True)
-def _centre(block, smallest, largest, wide):  # type: ignore[no-untyped-def]
-    """Return the mean of the block, times two to the minus exponent, and that exponent."""
-    exponent = 0
-    if wide:
-        size = max(np.int64(largest), -(np.int64(smallest) + 1))
-        exponent = int(size >> 52) - 1022
-        if size == 0 or (exponent >= -SAFE and exponent <= SAFE):
-            exponent = 0
+def _centre(block, exponent, running):  # type: ignore[no-untyped-def]
+    """Return a centre for the block: the mean so far, or the block's own at first.
+
+    The mean so far will do, however far off it is, because then the distance between the two
+    dominates the moments of all values together, and it is kept exactly.
+    """
+    if running[0] > 0.0 and int(running[5]) == exponent:
+        return running[1]
     total = 0.0
-    if exponent:
-        for i in range(block.size):
-            total += math.ldexp(np.float64(block[i]), -exponent)
-    else:
-        for i in range(block.size):
-            total += np.float64(block[i])
-    return total / block.size, exponent
+    for i in range(block.size):
+        total += math.ldexp(np.float64(block[i]), -exponent)
+    return total / block.size
 
 
 @_jit(reorder=True)
@@ -412,8 +434,8 @@ def _finite_direction(w, m, v, root, eps):  # type: ignore[no-untyped-def]
     count = 0
     for i in range(w.size):
         below = root * math.sqrt(v[i]) + eps if v[i] >= 0 else 0.0
-        if below > 0 and math.isfinite(below) and math.isfinite(w[i]) and math.isfinite(m[i]):
-            u = np.float64(m[i]) / below
+        u = np.float64(m[i]) / below if below > 0 else np.inf
+        if math.isfinite(u) and math.isfinite(w[i]):
             squares += u * u
             products += u * w[i]
             count += 1

@@ -48,9 +48,12 @@ def size(dtype: str) -> int:
     return int(bins(dtype).lower.size)
 
 
-def compact(dtype: str, dense: NDArray[np.int64]) -> Histogram:
-    """Return the populated bins of a dense histogram, and clear it."""
-    codes = np.flatnonzero(dense)
+def compact(dtype: str, dense: NDArray[np.int64], populated: Codes | None = None) -> Histogram:
+    """Return the populated bins of a dense histogram, and clear it.
+
+    ``populated`` are their codes, ascending, where they are known already.
+    """
+    codes = np.flatnonzero(dense) if populated is None else populated
     counts = dense[codes]
     dense[codes] = 0
     return Histogram(dtype, codes, counts)
@@ -89,7 +92,7 @@ def absolute_quantile(histogram: Histogram, share: float, high: float) -> float:
     order = np.argsort(np.minimum(low, up), kind="stable")
     small, large = np.minimum(low, up)[order], np.maximum(low, up)[order]
     # both signs of one magnitude are one bin
-    first = np.flatnonzero(np.diff(small, prepend=-1.0))
+    first = firsts(small)
     summed = np.add.reduceat(counts[order], first)
     value = _at_ranks(meaning, small[first], large[first], summed, (share,))
     return min(float(value[0]), high)
@@ -212,16 +215,24 @@ def merge_sketches(parts: Sequence[Sketch]) -> Sketch:
     return _coarse(parts[0].dtype, codes[order], counts[order], dropped)
 
 
+def firsts(ordered: NDArray[Any]) -> NDArray[np.intp]:
+    """Return where each run of equal values begins."""
+    starts = np.ones(ordered.size, dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=starts[1:])
+    return np.flatnonzero(starts)
+
+
 def _width(codes: Codes, dropped: int) -> int:
     """Return how many bins are left when low bits of ascending codes are dropped."""
-    return 1 + int(np.count_nonzero(np.diff(codes >> dropped)))
+    cut = codes >> dropped
+    return 1 + int(np.count_nonzero(cut[1:] != cut[:-1]))
 
 
 def _coarse(dtype: str, codes: Codes, counts: Counts, dropped: int) -> Sketch:
     if not codes.size:
         return Sketch(dtype, dropped, np.empty(0, np.uint16), np.empty(0, np.uint32))
     cut = codes >> dropped
-    first = np.flatnonzero(np.diff(cut, prepend=-1))
+    first = firsts(cut)
     summed = np.add.reduceat(counts, first)
     wide = summed.max() > np.iinfo(np.uint32).max
     return Sketch(

@@ -12,15 +12,18 @@ few hundred elements or more is hardly ever.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.names.initializers import Initializer, candidates
 from ckptools.stats.histogram import Histogram, ascending
+from ckptools.stats.moments import Moments
+from ckptools.stats.tally import Run
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
-from ckptools.types.measurements import Statistics
 from ckptools.types.tensor import FLOATING
 
 #: initialisers whose p-value is above this are compatible
@@ -29,6 +32,10 @@ SIGNIFICANCE = 1e-3
 _SIGMAS = 6.0
 #: relative difference by which bounds and given values may be off, beside the dtype's rounding
 _ROUNDING = 1e-5
+#: at how many edges of bins distribution functions are compared at most
+_EDGES = 400
+#: the indices in a name
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,46 +63,53 @@ def neighbours(checkpoint: Checkpoint) -> Neighbours:
     return Neighbours(shapes, {key: len(found) for key, found in seen.items()})
 
 
-def compatible(
-    tensor: NamedTensor, statistics: Statistics, histogram: Histogram, around: Neighbours
-) -> tuple[str, ...] | None:
+def compatible(tensor: NamedTensor, run: Run, around: Neighbours) -> tuple[str, ...] | None:
     """Return the names of the initialisers that ``tensor`` may have come from unchanged.
 
-    None where the question makes no sense: integers, empty, incomplete or non-finite tensors, and
-    tensors for which no initialiser is known.
+    ``run`` is what the pass found over all of it.  None where the question makes no sense: for
+    integers, empty and non-finite tensors, and where no initialiser is known.
     """
-    if tensor.ref.dtype not in FLOATING or not statistics.complete:
-        return None
-    if statistics.finite != statistics.numel or not statistics.numel:
+    count = run.moments.count
+    if tensor.ref.dtype not in FLOATING or not 0 < count == tensor.ref.numel:
         return None
     weight = tensor.name.removesuffix("bias") + "weight" if tensor.name.endswith("bias") else ""
-    known = candidates(
-        tensor.name,
+    known = _candidates(
+        _INDEX.sub("0", tensor.name),
         tensor.ref.shape,
         tensor.role,
         tensor.kind,
-        weight_shape=around.shapes.get((tensor.set, weight)),
-        blocks=around.blocks.get((tensor.set, tensor.stack)),
+        around.shapes.get((tensor.set, weight)),
+        around.blocks.get((tensor.set, tensor.stack)),
     )
-    if not known:
-        return None
-    return tuple(one.name for one in known if _fits(one, statistics, histogram))
+    return tuple(one.name for one in known if _fits(one, run)) if known else None
 
 
-def _fits(one: Initializer, statistics: Statistics, histogram: Histogram) -> bool:
+@lru_cache(maxsize=1024)
+def _candidates(
+    name: str,
+    shape: tuple[int, ...],
+    role: str | None,
+    kind: str,
+    weight_shape: tuple[int, ...] | None,
+    blocks: int | None,
+) -> tuple[Initializer, ...]:
+    """Return the candidates, found once for all blocks of a stack."""
+    return candidates(name, shape, role, kind, weight_shape=weight_shape, blocks=blocks)
+
+
+def _fits(one: Initializer, run: Run) -> bool:
     """Return whether values as measured may be a sample of an initialiser."""
-    assert statistics.min is not None
-    assert statistics.max is not None
+    assert run.low is not None
+    assert run.high is not None
     if one.distribution == "constant":
         value = one.parameters["value"]
-        return max(abs(statistics.min - value), abs(statistics.max - value)) <= _slack(
-            abs(value), histogram
-        )
+        slack = _slack(abs(value), run.histogram)
+        return max(abs(run.low - value), abs(run.high - value)) <= slack
     if one.distribution == "fixed":
-        return _same_values(np.asarray(one.values or (0.0,)), statistics, histogram)
-    if statistics.constant or not _within_bounds(one, statistics, histogram):
+        return _same_values(np.asarray(one.values or (0.0,)), run)
+    if run.low == run.high or not _within_bounds(one, run):
         return False
-    return _same_spread(one, statistics) and p_value(one, histogram) > SIGNIFICANCE
+    return _same_spread(one, run.moments) and p_value(one, run.histogram) > SIGNIFICANCE
 
 
 def _slack(size: float, histogram: Histogram) -> float:
@@ -105,33 +119,33 @@ def _slack(size: float, histogram: Histogram) -> float:
     return size * (step + _ROUNDING)
 
 
-def _same_values(values: NDArray[np.float64], statistics: Statistics, histogram: Histogram) -> bool:
-    found = (statistics.min, statistics.max, statistics.mean, statistics.rms)
+def _same_values(values: NDArray[np.float64], run: Run) -> bool:
+    found = (run.low, run.high, run.moments.average, run.moments.rms)
     meant = (values.min(), values.max(), values.mean(), math.sqrt(float((values**2).mean())))
-    slack = _slack(float(np.abs(values).max()), histogram)
+    slack = _slack(float(np.abs(values).max()), run.histogram)
     return all(
         a is not None and abs(a - float(b)) <= slack for a, b in zip(found, meant, strict=True)
     )
 
 
-def _within_bounds(one: Initializer, statistics: Statistics, histogram: Histogram) -> bool:
+def _within_bounds(one: Initializer, run: Run) -> bool:
     if one.distribution == "normal":
         return True
-    assert statistics.min is not None
-    assert statistics.max is not None
+    assert run.low is not None
+    assert run.high is not None
     low, high = one.parameters["low"], one.parameters["high"]
-    slack = _slack(max(abs(low), abs(high)), histogram)
-    return statistics.min >= low - slack and statistics.max <= high + slack
+    slack = _slack(max(abs(low), abs(high)), run.histogram)
+    return run.low >= low - slack and run.high <= high + slack
 
 
-def _same_spread(one: Initializer, statistics: Statistics) -> bool:
+def _same_spread(one: Initializer, found: Moments) -> bool:
     """Return whether the standard deviation is what a sample of this size may have."""
-    if not one.std or statistics.std is None:
+    if not one.std or found.std is None:
         return False
     kurtosis = 1.8 if one.distribution == "uniform" else 3.0
     # a sample's standard deviation has the relative error sqrt((kurtosis - 1) / 4n)
-    error = math.sqrt((kurtosis - 1) / (4 * statistics.numel)) + 1 / statistics.numel
-    return abs(statistics.std / one.std - 1) <= _SIGMAS * error + 1e-3
+    error = math.sqrt((kurtosis - 1) / (4 * found.count)) + 1 / found.count
+    return abs(found.std / one.std - 1) <= _SIGMAS * error + 1e-3
 
 
 def p_value(one: Initializer, histogram: Histogram) -> float:
@@ -150,6 +164,10 @@ def p_value(one: Initializer, histogram: Histogram) -> float:
         lower, upper = lower - half, upper + half
     ends = np.cumsum(counts)
     total = int(ends[-1])
+    if ends.size > _EDGES:
+        # of many edges some do: what lies between two neighbours is a small share
+        some = np.linspace(0, ends.size - 1, _EDGES).astype(int)
+        lower, upper, ends, counts = lower[some], upper[some], ends[some], counts[some]
     below = np.abs((ends - counts) / total - _cdf(one, lower)).max()
     above = np.abs(ends / total - _cdf(one, upper)).max()
     return kolmogorov(float(max(below, above)), total)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.stats import plain
-from ckptools.stats.moments import Moments
+from ckptools.stats.moments import Moments, from_array
 
 #: bytes of a whole job from which loading compiled kernels pays
 COMPILED_ABOVE = 256 << 20
@@ -48,8 +48,7 @@ class Tallies:
 
     def finite_moments(self) -> Moments:
         """Return the moments in their own type."""
-        count, mean, m2, m3, m4, exponent = self.moments.tolist()
-        return Moments(int(count), mean, m2, m3, m4, int(exponent))
+        return from_array(self.moments)
 
 
 class Engine(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -393,11 +393,10 @@ class Campaign:
             notes = rows.conclude(scans)
             if notes.repeated and not notes.whole:
                 notes = _whole_rows(part, view, notes, self._engine, space)
-        found = statistics(joined, part.family, part.ref.shape, view, notes, complete=complete)
-        if part.tensor is None:
-            return found
-        names = initialization.compatible(part.tensor, found, joined.histogram, self._around)
-        return replace(found, initializers=names)
+        names = None
+        if part.tensor is not None and complete:
+            names = initialization.compatible(part.tensor, joined, self._around)
+        return statistics(joined, part.ref, view, notes, complete=complete, initializers=names)
 
 
 def pass_over(job: Job, extent: tuple[int, int], chosen: Engine, space: Workspace) -> Outcome:
@@ -409,9 +408,7 @@ def pass_over(job: Job, extent: tuple[int, int], chosen: Engine, space: Workspac
     joint = slots.Joint(job.direction) if job.direction is not None else None
     error = None
     try:
-        for values in _side_by_side(job, extent, space):
-            for tally, part in zip(tallies, values, strict=True):
-                tally.add(part)
+        for values in _side_by_side(job, extent, space, tallies):
             if joint is not None:
                 _add_joint(job, joint, chosen, values)
     except CkptoolsError as found:
@@ -420,19 +417,21 @@ def pass_over(job: Job, extent: tuple[int, int], chosen: Engine, space: Workspac
 
 
 def _side_by_side(
-    job: Job, extent: tuple[int, int], space: Workspace
-) -> Iterable[tuple[NDArray[Any], ...]]:
+    job: Job, extent: tuple[int, int], space: Workspace, tallies: Sequence[Tally]
+) -> Iterator[list[NDArray[Any]]]:
+    """Yield the next chunk of every part, each tallied at once, while the cache still holds it."""
     start, stop = extent
-    if start == stop:
-        return ()
     elements = CHUNK // max(part.family.itemsize for part in job.parts)
-    return zip(
-        *(
-            pieces(part.ref, part.family, start, stop, elements, space.buffer(index))
-            for index, part in enumerate(job.parts)
-        ),
-        strict=True,
-    )
+    streams = [
+        pieces(part.ref, part.family, start, stop, elements, space.buffer(index))
+        for index, part in enumerate(job.parts)
+    ]
+    for _ in range(start, stop, elements):
+        values = []
+        for stream, tally in zip(streams, tallies, strict=True):
+            values.append(next(stream))
+            tally.add(values[-1])
+        yield values
 
 
 def _row_scan(part: Part, extent: tuple[int, int]) -> RowScan | None:
@@ -456,7 +455,7 @@ def _whole_rows(
 
 
 def _add_joint(
-    job: Job, joint: slots.Joint, chosen: Engine, values: tuple[NDArray[Any], ...]
+    job: Job, joint: slots.Joint, chosen: Engine, values: Sequence[NDArray[Any]]
 ) -> None:
     by_slot = dict(zip((part.slot for part in job.parts), values, strict=True))
     found = joint.direction

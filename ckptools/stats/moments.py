@@ -41,22 +41,22 @@ class Moments:
         """Root of the mean square, or None without values; infinite beyond float64."""
         if not self.count:
             return None
-        return _scaled(math.sqrt(self.mean**2 + self.m2 / self.count), self.exponent)
+        return scaled(math.sqrt(self.mean**2 + self.m2 / self.count), self.exponent)
 
     @property
     def l2_norm(self) -> float:
         """Root of the sum of squares."""
-        return _scaled(math.sqrt(self.count * self.mean**2 + self.m2), self.exponent)
+        return scaled(math.sqrt(self.count * self.mean**2 + self.m2), self.exponent)
 
     @property
     def average(self) -> float | None:
         """The mean in the units of the values."""
-        return _scaled(self.mean, self.exponent) if self.count else None
+        return scaled(self.mean, self.exponent) if self.count else None
 
     @property
     def std(self) -> float | None:
         """Population standard deviation."""
-        return _scaled(math.sqrt(self.m2 / self.count), self.exponent) if self.count else None
+        return scaled(math.sqrt(self.m2 / self.count), self.exponent) if self.count else None
 
     @property
     def skewness(self) -> float | None:
@@ -96,6 +96,18 @@ def merge(a: Moments, b: Moments) -> Moments:
         + 4 * part * (na * b.m3 - nb * a.m3),
         exponent=exponent,
     )
+
+
+def from_array(running: NDArray[np.float64]) -> Moments:
+    """Return moments from the array of six that the kernels fill."""
+    count, mean, m2, m3, m4, exponent = running.tolist()
+    return Moments(int(count), mean, m2, m3, m4, int(exponent))
+
+
+def accumulate(running: NDArray[np.float64], more: Moments) -> None:
+    """Merge ``more`` into an array of six."""
+    both = merge(from_array(running), more)
+    running[:] = both.count, both.mean, both.m2, both.m3, both.m4, both.exponent
 
 
 def of_values(values: NDArray[Any]) -> Moments:
@@ -177,7 +189,8 @@ def _rescaled(moments: Moments, exponent: int) -> Moments:
     )
 
 
-def _scaled(value: float, exponent: int) -> float:
+def scaled(value: float, exponent: int) -> float:
+    """Return ``value * 2**exponent``, infinite where float64 ends."""
     try:
         return math.ldexp(value, exponent)
     except OverflowError:

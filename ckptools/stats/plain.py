@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 
 #: elements that are centred together; their float64 copies stay in the cache
 BLOCK = 1 << 15
+#: so few codes are counted one by one; more are counted into a histogram of their own
+_FEW = 1 << 12
 #: odd constants of the splitmix64 generator (Steele, Lea & Flood 2014)
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1 = 0xBF58476D1CE4E5B9
@@ -23,7 +25,10 @@ MIX_2 = 0x94D049BB133111EB
 
 def count_codes(codes: NDArray[Any], histogram: Ints) -> None:
     """Count each 8- or 16-bit code."""
-    histogram += np.bincount(codes, minlength=histogram.size)
+    if codes.size < _FEW:
+        np.add.at(histogram, codes, 1)
+    else:
+        histogram += np.bincount(codes, minlength=histogram.size)
 
 
 def scan_real(
@@ -31,8 +36,7 @@ def scan_real(
 ) -> None:
     """Measure float32 or float64 values: see :class:`ckptools.stats.kernel.Tallies`."""
     bits = values.view(f"u{values.itemsize}")
-    top = (bits >> (8 * values.itemsize - 16)).astype(np.int64)
-    histogram += np.bincount(top, minlength=histogram.size)
+    count_codes((bits >> (8 * values.itemsize - 16)).astype(np.int64), histogram)
     counts[0] += np.count_nonzero(values == 0)
     finite = np.isfinite(values)
     if not finite.all():
@@ -43,7 +47,7 @@ def scan_real(
     if values.size:
         _extend(extremes, values)
         for start in range(0, values.size, BLOCK):
-            _add_block(running, values[start : start + BLOCK])
+            moments.accumulate(running, moments.of_values(values[start : start + BLOCK]))
 
 
 def _extend(extremes: Ints, values: NDArray[Any]) -> None:
@@ -52,13 +56,6 @@ def _extend(extremes: Ints, values: NDArray[Any]) -> None:
     ordered = signed ^ ((signed >> (8 * values.itemsize - 1)) & np.iinfo(signed.dtype).max)
     extremes[0] = min(int(extremes[0]), int(ordered[0]))
     extremes[1] = max(int(extremes[1]), int(ordered[1]))
-
-
-def _add_block(running: Floats, block: NDArray[Any]) -> None:
-    count, mean, m2, m3, m4, exponent = running.tolist()
-    so_far = moments.Moments(int(count), mean, m2, m3, m4, int(exponent))
-    both = moments.merge(so_far, moments.of_values(block))
-    running[:] = both.count, both.mean, both.m2, both.m3, both.m4, both.exponent
 
 
 def hash_leaves(words: Words, leaves: Words) -> None:
@@ -165,7 +162,7 @@ def join_adam(
 ) -> None:
     """Add sums over u = m / (root * sqrt(v) + eps): of u squared, of w * u, and the count.
 
-    Elements where any of the three is not finite, or v is negative, are left out.
+    Elements of which u or w is not finite are left out (v is negative, or 0 with eps).
     """
     with np.errstate(all="ignore"):
         w, m, v = (part.astype(np.float64) for part in (weight, first, second))

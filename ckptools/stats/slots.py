@@ -87,6 +87,8 @@ class Joint:
 
 def _alike(*parts: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Return all parts as float32, or as float64 when one of them is."""
+    if all(part.dtype == np.float32 for part in parts):
+        return parts
     wide = any(part.dtype == np.float64 for part in parts)
     target = np.float64 if wide else np.float32
     with np.errstate(invalid="ignore", over="ignore"):

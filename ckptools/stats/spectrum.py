@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from ckptools.sources.arrays import read_array
-from ckptools.stats.moments import block_exponent
+from ckptools.stats.moments import scaled
 from ckptools.types.measurements import Spectrum, Statistics
 from ckptools.types.tensor import FLOATING, TensorRef
 
@@ -35,6 +35,8 @@ PATIENCE = 20.0
 _BLOCK = 1 << 22
 #: relative residual of the eigenvector; the eigenvalue is good to about its square
 _RESIDUAL = 1e-5
+#: largest values within 2**-_SAFE .. 2**_SAFE are left as they are
+_SAFE = 16
 
 
 def spectrum(ref: TensorRef, statistics: Statistics) -> Spectrum | None:
@@ -48,20 +50,24 @@ def spectrum(ref: TensorRef, statistics: Statistics) -> Spectrum | None:
     matrix = _Matrix(ref, statistics)
     if min(matrix.rows, matrix.columns) <= EXACT:
         values = _all(matrix)
-        return _measures(matrix, statistics, float(values[0]), _effective_rank(values), "exact")
-    largest = _largest(matrix)
-    return None if largest is None else _measures(matrix, statistics, largest, None, "lanczos")
+        squares = float((values**2).sum())
+        rank = _effective_rank(values)
+        return _measures(matrix, statistics, float(values[0]), squares, rank, "exact")
+    found = _largest(matrix)
+    return None if found is None else _measures(matrix, statistics, *found, None, "lanczos")
 
 
 class _Matrix:
     """A tensor as a matrix in blocks, held in memory when it is small enough.
 
-    Values of float64 are divided by ``2**exponent``, so that their squares stay finite.
+    Very large and very small values are divided by ``2**exponent``, so that sums of their squares
+    stay inside float32.
     """
 
     def __init__(self, ref: TensorRef, statistics: Statistics) -> None:
         self.rows, self.columns = ref.shape[0], ref.numel // ref.shape[0]
-        self.exponent = block_exponent(statistics.abs_max or 0.0) if ref.itemsize == 8 else 0
+        exponent = math.frexp(statistics.abs_max or 0.0)[1]
+        self.exponent = exponent if abs(exponent) > _SAFE else 0
         self._ref = ref
         self._held = None
         if ref.numel <= HELD or not ref.contiguous:
@@ -122,8 +128,11 @@ def _effective_rank(values: Floats) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _largest(matrix: _Matrix) -> float | None:
-    """Return the largest singular value by Lanczos iteration, None if that takes too long."""
+def _largest(matrix: _Matrix) -> tuple[float, float] | None:
+    """Return the largest singular value by Lanczos iteration, and the sum of all their squares.
+
+    None if that takes too long.
+    """
     deadline = time.monotonic() + PATIENCE
 
     def gram_times(vector: NDArray[Any]) -> NDArray[Any]:
@@ -144,22 +153,30 @@ def _largest(matrix: _Matrix) -> float | None:
         return None
     # the vector is good to single precision; its Rayleigh quotient to the square of that
     vector = vectors[:, 0].astype(np.float64)
-    squares = sum(float(np.sum((block @ vector) ** 2)) for block in matrix.stripes())
-    return math.sqrt(squares / float(vector @ vector))
+    image = squares = 0.0
+    for block in matrix.stripes():
+        image += float(np.sum((block @ vector) ** 2))
+        squares += float(np.sum(block * block, dtype=np.float64))
+    return math.sqrt(image / float(vector @ vector)), squares
 
 
 def _measures(
-    matrix: _Matrix, statistics: Statistics, largest: float, rank: float | None, method: str
+    matrix: _Matrix,
+    statistics: Statistics,
+    largest: float,
+    squares: float,
+    rank: float | None,
+    method: str,
 ) -> Spectrum:
-    norm = math.ldexp(largest, matrix.exponent)
-    edge = (statistics.std or 0.0) * (math.sqrt(matrix.rows) + math.sqrt(matrix.columns))
-    assert statistics.l2_norm is not None
+    """Return the measures from those of the matrix times two to the minus exponent."""
+    std = math.ldexp(statistics.std or 0.0, -matrix.exponent)
+    edge = std * (math.sqrt(matrix.rows) + math.sqrt(matrix.columns))
     return Spectrum(
         rows=matrix.rows,
         columns=matrix.columns,
-        spectral_norm=norm,
-        stable_rank=(statistics.l2_norm / norm) ** 2,
+        spectral_norm=scaled(largest, matrix.exponent),
+        stable_rank=squares / largest**2,
         effective_rank=rank,
-        edge_ratio=norm / edge if edge else None,
+        edge_ratio=largest / edge if edge else None,
         method=method,
     )

@@ -17,10 +17,13 @@ from ckptools.stats.kernel import NAN, NEGATIVE_INF, POSITIVE_INF, ZEROS, Engine
 from ckptools.stats.moments import Moments
 from ckptools.stats.rows import Matrix, RowScan
 from ckptools.types.measurements import Statistics
+from ckptools.types.tensor import TensorRef
 
 #: quantiles that every tensor gets
 SHARES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 _EXTREME_SHARE = 0.999
+#: tensors of fewer elements are small; a chunk that is not the last is never
+SMALL = 1 << 12
 
 
 @dataclass(slots=True)
@@ -64,6 +67,7 @@ class Tally:
     rows: RowScan | None = None
     _leaves: list[NDArray[np.uint64]] = field(default_factory=list)
     _tallies: Tallies = field(init=False)
+    _populated: NDArray[np.int64] | None = None
     _low: int | None = None
     _high: int | None = None
 
@@ -79,6 +83,7 @@ class Tally:
             self.rows.add(self.engine, bits, self.family.magnitude)
         if self.family.kind == "codes":
             self.engine.count_codes(bits, self._tallies.histogram)
+            self._remember(bits)
         elif self.family.kind == "integer":
             self._add_integers(values)
         elif self.family.kind == "complex":
@@ -88,7 +93,7 @@ class Tally:
 
     def run(self) -> Run:
         """Return what was found; the dense histogram is empty again."""
-        found = histogram.compact(self.family.dtype, self._tallies.histogram)
+        found = histogram.compact(self.family.dtype, self._tallies.histogram, self._populated)
         if self.family.kind == "codes":
             return _from_codes(found, self._leaves, self.rows)
         low, high = self._extremes()
@@ -117,6 +122,15 @@ class Tally:
         self.engine.scan_real(
             values, tallies.histogram, tallies.counts, tallies.extremes, tallies.moments
         )
+        if values.size < SMALL:
+            width = 8 * values.itemsize
+            self._remember(values.view(f"u{values.itemsize}") >> (width - 16))
+
+    def _remember(self, codes: NDArray[Any]) -> None:
+        """Note which bins a small tensor populates: looking for them would take longer."""
+        if codes.size < SMALL and len(self._leaves) == 1:
+            ordered = np.sort(codes).astype(np.int64)
+            self._populated = ordered[histogram.firsts(ordered)]
 
     def _add_integers(self, values: NDArray[Any]) -> None:
         tallies = self._tallies
@@ -124,17 +138,10 @@ class Tally:
         low, high = int(values.min()), int(values.max())
         self._low = low if self._low is None else min(self._low, low)
         self._high = high if self._high is None else max(self._high, high)
-        codes = values.astype(np.float32).view(np.uint32) >> np.uint32(16)
-        self.engine.count_codes(codes.astype(np.uint16), tallies.histogram)
-        joined = moments.merge(tallies.finite_moments(), moments.of_values(values))
-        tallies.moments[:] = (
-            joined.count,
-            joined.mean,
-            joined.m2,
-            joined.m3,
-            joined.m4,
-            joined.exponent,
-        )
+        codes = (values.astype(np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+        self.engine.count_codes(codes, tallies.histogram)
+        self._remember(codes)
+        moments.accumulate(tallies.moments, moments.of_values(values))
 
     def _extremes(self) -> tuple[float | None, float | None]:
         """Return the smallest and largest finite value, from the integers they are kept as."""
@@ -203,19 +210,21 @@ def join(runs: Sequence[Run]) -> Run:
 
 def statistics(
     run: Run,
-    family: Family,
-    shape: tuple[int, ...],
-    view: Matrix | None,
-    notes: rows.RowNotes | None,
+    ref: TensorRef,
+    view: Matrix | None = None,
+    notes: rows.RowNotes | None = None,
     *,
     complete: bool = True,
+    initializers: tuple[str, ...] | None = None,
 ) -> Statistics:
     """Return the statistics of a tensor from its joined run.
 
     Parameters
     ----------
-    shape: of the tensor, for the digest; no digest is given of an incomplete one.
+    ref: the tensor, whose dtype and shape go into the digest.
     view, notes: its rows and columns and what was found about them.
+    complete: whether all of it was read; no digest is given of an incomplete one.
+    initializers: that it is compatible with.
     """
     total = int(run.histogram.counts.sum())
     finite = total - run.counts[NAN] - run.counts[POSITIVE_INF] - run.counts[NEGATIVE_INF]
@@ -227,7 +236,7 @@ def statistics(
         positive_inf=run.counts[POSITIVE_INF],
         negative_inf=run.counts[NEGATIVE_INF],
         zeros=run.counts[ZEROS],
-        subnormal=_subnormal(run, family),
+        subnormal=_subnormal(run),
         **_spread(run),
         exponent_gap=gap,
         isolated=apart,
@@ -237,9 +246,10 @@ def statistics(
         dead_rows=notes.dead_rows if notes else None,
         dead_columns=notes.dead_columns if notes else None,
         duplicate_rows=notes.repeated if notes else None,
-        digest=digest.combine(family.dtype, shape, run.leaves) if complete else None,
+        digest=digest.combine(ref.dtype, ref.shape, run.leaves) if complete else None,
         sketch=histogram.sketch(run.histogram),
         complete=complete,
+        initializers=initializers,
     )
 
 
@@ -266,7 +276,7 @@ def _spread(run: Run) -> dict[str, Any]:
     }
 
 
-def _subnormal(run: Run, family: Family) -> int:
+def _subnormal(run: Run) -> int:
     """Return the number of subnormal values: for wide types, of the lowest exponent but zeros."""
     meaning = run.histogram.meaning
     if meaning.exact:
