@@ -8,7 +8,7 @@ from typing import Any
 
 from ckptools.layouts import optimizer_state, parameter_names
 from ckptools.layouts.modules import is_module, module_tensors
-from ckptools.layouts.nodes import key_text, mapping, sequence, tensors_below
+from ckptools.layouts.nodes import attributes, key_text, mapping, sequence, tensors_below
 from ckptools.layouts.pairing import paired
 from ckptools.layouts.run_state import RunNotes
 from ckptools.layouts.weights import broken_tensors, tensor_like, tensors_of, weight_set
@@ -37,7 +37,10 @@ _EXPECTED = re.compile(
     re.IGNORECASE,
 )
 _TELLING_NAME = re.compile(r"\.|(?:^|_)(?:weight|bias|running_mean|kernel|gamma)(?:_|$)")
-_NEVER = re.compile(r"rng|random|optim|sched|scaler", re.IGNORECASE)
+_NEVER = re.compile(
+    r"(?:^|_)rng|random_state|(?:^|_)(?:optim(?:izer)?s?|(?:lr_?)?sched(?:uler)?s?)(?:_|$)|scaler",
+    re.IGNORECASE,
+)
 
 
 @dataclass
@@ -179,12 +182,16 @@ class Assembly:
 
 def set_name(path: tuple[str, ...]) -> str:
     """Return what to call the weight set that lies at ``path``: "model" where keys say no more."""
+    name, number = "model", ""
     for key in reversed(path):
-        words = [word for word in key.split("_") if word]
-        telling = [word for word in words if word.lower() not in _PLAIN_WORDS]
-        if telling and not key.isdigit():
-            return "_".join(telling)
-    return "model"
+        if key.isdigit():
+            number = key
+            continue
+        telling = [word for word in key.split("_") if word and word.lower() not in _PLAIN_WORDS]
+        if telling:
+            name = "_".join(telling)
+            break
+    return f"{name}_{number}" if number and len(path) > 1 else name
 
 
 def is_state_dict(node: Any, key: str = "") -> bool:
@@ -205,8 +212,10 @@ def is_state_dict(node: Any, key: str = "") -> bool:
 
 
 def _named_with_tensors(node: Any) -> dict[str, Any]:
-    """Return the members of a mapping or list that holds tensors, none for anything else."""
+    """Return the members of a mapping, list or object that holds tensors, none for others."""
     below = mapping(node)
+    if below is None:
+        below = attributes(node) or None
     if below is None:
         listed = sequence(node) or []
         below = {str(index): one for index, one in enumerate(listed)}

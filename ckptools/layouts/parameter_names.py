@@ -33,8 +33,6 @@ def assign_names(optimizer: OptimizerState, weights: WeightSet) -> OptimizerStat
 
 def parameter_shape(state: ParameterState) -> tuple[int, ...] | None:
     """Return the shape of the parameter that a state belongs to, or None when no slot tells."""
-    if "absmax1" in state.slots:
-        return None  # quantised block by block: the slots may be padded
     return next((state.slots[name].shape for name in SHAPED if name in state.slots), None)
 
 

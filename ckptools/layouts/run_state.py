@@ -24,7 +24,7 @@ STEPS = (
 #: Mappings in which counters are looked for, too.
 NESTED = (
     "meta", "trainer", "trainer_state", "train_state", "state", "progress", "extra_state", "info",
-    "training_state", "counters", "engine", "loop", "train_loop", "run_state",
+    "training_state", "counters", "engine", "loop", "train_loop", "run_state", "train_iterator",
 )  # fmt: skip
 
 _ARGUMENTS = re.compile(
@@ -62,11 +62,20 @@ class RunNotes:
         if _ARGUMENTS.match(key) and _is_settings(node):
             self.arguments(key, node)
             return
-        inner = mapping(node) if key in NESTED else None
-        for name, value in (inner or {}).items():
-            if not self._counter(name, value) and _ARGUMENTS.match(name) and _is_settings(value):
-                self.arguments(name, value)
+        self._nested(key, node)
         self.extras[key] = describe(node)
+
+    def _nested(self, key: str, node: Any, depth: int = 2) -> None:
+        """Look for counters and arguments in a mapping of a usual name."""
+        if key not in NESTED or not depth:
+            return
+        for name, value in (mapping(node) or {}).items():
+            if self._counter(name, value):
+                continue
+            if _ARGUMENTS.match(name) and _is_settings(value):
+                self.arguments(name, value)
+            else:
+                self._nested(name, value, depth - 1)
 
     def arguments(self, key: str, node: Any) -> None:
         """Take in saved arguments."""

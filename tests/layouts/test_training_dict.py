@@ -220,3 +220,33 @@ def test_apex_and_mmengine_keep_a_scaler_with_the_optimizer() -> None:
     found = read_checkpoint(container(value))
     assert found.run.scaler == {"scale": 2.0}
     assert len(found.optimizers) == 1
+
+
+def test_lists_of_models_and_optimizers_go_together() -> None:
+    value = {
+        "models": [state_dict("a.weight"), state_dict("a.weight")],
+        "optimizers": [adam([(4, 4)]), adam([(4, 4)])],
+    }
+    found = read_checkpoint(container(value))
+    assert [one.name for one in found.weight_sets] == ["model_0", "model_1"]
+    assert [one.set for one in found.optimizers] == ["model_0", "model_1"]
+
+
+def test_models_held_by_an_object() -> None:
+    trainer = Thing(
+        "their.Trainer",
+        {"model": module("their.Net", {"w": [1.0]}), "epoch": 3, "opt": adam([(1,)])},
+    )
+    for value in (trainer, {"trainer": trainer}):
+        found = read_checkpoint(container(value))
+        assert [one.name for one in found.tensors()] == ["w"]
+
+
+def test_counters_two_levels_down() -> None:
+    value = {"model": state_dict(*WEIGHTS), "extra_state": {"train_iterator": {"epoch": 3}}}
+    assert read_checkpoint(container(value)).run.epoch == 3
+
+
+def test_keys_that_only_sound_like_optimizers() -> None:
+    found = read_checkpoint(container({"optimal_model": state_dict(*WEIGHTS)}))
+    assert [one.name for one in found.weight_sets] == ["optimal"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ckptools.layouts.assembly import Assembly
-from ckptools.layouts.nodes import attributes, describe, sequence
+from ckptools.layouts.nodes import attributes, describe, sequence, tensors_below
 from ckptools.layouts.optimizer_state import is_optimizer
 from ckptools.layouts.registry import layouts
 from ckptools.types.checkpoint import Checkpoint
@@ -26,14 +26,22 @@ class Objects:
         if is_optimizer(root):
             assembly.optimizer("root", root)
         elif isinstance(root, Instance) and attributes(root):
-            assembly.run.arguments("root", root)
-            assembly.other_tensors(root, "root")
+            _attributes(assembly, root)
         elif (members := sequence(root)) is not None and len(members) <= 1000:
             for index, node in enumerate(members):
                 assembly.entry(str(index), node)
         else:
             assembly.other_tensors(root, "root")
         return assembly.checkpoint()
+
+
+def _attributes(assembly: Assembly, root: Instance) -> None:
+    """Sort in the attributes of an object that holds tensors; others are saved arguments."""
+    if next(tensors_below(root), None) is None:
+        assembly.run.arguments("root", root)
+        return
+    for key, node in attributes(root).items():
+        assembly.entry(key, node)
 
 
 layouts.add("objects", Objects())
