@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import zipfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from tests.builders.legacy_files import saved
 from tests.builders.tar_files import small
+from tests.builders.zip_files import zipped
 
 #: numbers that lie on some edge of a header field
 EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1)
@@ -58,6 +60,22 @@ def mutant(seed: bytes, rng: random.Random) -> bytes:
         if data:
             rng.choice(_INJURIES)(data, rng)
     return bytes(data)
+
+
+def inner_mutant(seed: bytes, rng: random.Random) -> bytes:
+    """Return a torch zip whose pickle alone is injured, all sums and lengths right again."""
+    with zipfile.ZipFile(io.BytesIO(seed)) as archive:
+        records = {
+            info.filename.partition("/")[2]: archive.read(info) for info in archive.infolist()
+        }
+    return zipped({**records, "data.pkl": mutant(records["data.pkl"], rng)})
+
+
+def header_mutant(seed: bytes, rng: random.Random) -> bytes:
+    """Return a safetensors file whose header alone is injured, its length right again."""
+    end = 8 + int.from_bytes(seed[:8], "little")
+    header = mutant(seed[8:end], rng)
+    return len(header).to_bytes(8, "little") + header + seed[end:]
 
 
 def _flip(data: bytearray, rng: random.Random) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hostile.examining import examine
-from tests.hostile.mutants import mutant, seeds, truncations
+from tests.hostile.mutants import header_mutant, inner_mutant, mutant, seeds, truncations
 
 SEEDS = seeds()
 SECONDS_EACH = 1.5
@@ -38,6 +38,17 @@ def test_mutants(name, scratch):
         examined(scratch, mutant(SEEDS[name], rng))
 
 
+INNER = {"zip": inner_mutant, "whole module": inner_mutant, "safetensors": header_mutant}
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_mutants_inside_of_a_sound_container(name, scratch):
+    rng = random.Random(name)
+    until = time.monotonic() + SECONDS_EACH
+    while time.monotonic() < until:
+        examined(scratch, INNER[name](SEEDS[name], rng))
+
+
 @pytest.mark.parametrize("name", SEEDS)
 def test_no_cut_goes_unnoticed(name, scratch):
     seed = SEEDS[name]
@@ -58,8 +69,8 @@ def test_mutants_that_hypothesis_picks(scratch, name, seed):
     examined(scratch, mutant(SEEDS[name], random.Random(seed)))
 
 
-OPCODES = [
-    *b"( ) ] } t l d a e s u R b o 0 1 2 N \x85 \x86 \x81 \x93 \x94 Q .".split(b" "),
+SINGLE = "( ) ] } t l d a e s u R b o 0 1 2 N \x85 \x86 \x81 \x93 \x94 Q ."
+LONGER = (
     b"K\x01",
     b"h\x00",
     b"q\x00",
@@ -68,7 +79,8 @@ OPCODES = [
     b"ccollections\nOrderedDict\n",
     b"cnumpy\ndtype\n",
     b"X\x07\x00\x00\x00storage",
-]
+)
+OPCODES = [*(opcode.encode("latin-1") for opcode in SINGLE.split(" ")), *LONGER]
 
 
 @settings(deadline=None, max_examples=150)
