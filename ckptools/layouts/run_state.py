@@ -9,7 +9,7 @@ from typing import Any
 from ckptools.layouts.nodes import attributes, describe, mapping, plain, sequence, tensors_below
 from ckptools.layouts.scalars import whole
 from ckptools.types.checkpoint import RunState
-from ckptools.types.tree import Instance, unwrap
+from ckptools.types.tree import Instance, class_name, unwrap
 
 #: Counters, the most telling first.  Totals ("epochs", "max_steps") are arguments, no counters.
 EPOCHS = (
@@ -81,7 +81,8 @@ class RunNotes:
         """Take in saved arguments."""
         values = plain(node)
         self.settings[key] = values if isinstance(values, dict) else {key: values}
-        self.extras[key] = describe(node)
+        if class_name(node) not in (None, "argparse.Namespace"):
+            self.extras[key] = describe(node)
 
     def state(self, fallback_step: int | None = None) -> RunState:
         """Return the run state; ``fallback_step`` counts when the file itself counts no steps."""

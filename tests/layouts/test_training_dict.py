@@ -175,6 +175,13 @@ def test_unknown_objects_stay_inert_and_are_named() -> None:
     assert found.run.extras == {"criterion": "object of my.code.Loss"}
 
 
+def test_saved_arguments_of_an_unknown_class_are_named_and_read() -> None:
+    value = {"model": state_dict(*WEIGHTS), "config": Thing("my.code.Config", {"lr": 0.5})}
+    found = read_checkpoint(container(value))
+    assert found.run.hyperparameters == {"lr": 0.5}
+    assert found.run.extras == {"config": "object of my.code.Config"}
+
+
 def test_a_counter_may_be_a_tensor_or_lie_in_a_mapping() -> None:
     value = {
         "model": state_dict(*WEIGHTS),
