@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +270,23 @@ def test_anything_else_is_listed(value: Any) -> None:
 def test_saved_arguments_alone() -> None:
     found = read_checkpoint(container(Thing("argparse.Namespace", {"lr": 0.1}), "torch-legacy"))
     assert found.run.hyperparameters == {"lr": 0.1}
+
+
+def test_an_adapter_in_the_trainer_s_folder(tmp_path: Path) -> None:
+    trainer_folder(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    adapter = {key: torch.zeros(shape) for key, shape in lora(adapter=None).items()}
+    saved(adapter, tmp_path / "adapter_model.bin")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    found = ckptools.open(str(tmp_path))
+    assert [one.name for one in found.weight_sets] == ["adapter"]
+    assert found.run.hyperparameters == {"r": 4, "lora_alpha": 8}
+
+
+def test_a_counter_in_a_compressed_record(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "a.pth", tmp_path / "b.pth"
+    saved({"model": {"a.weight": torch.ones(2)}, "epoch": torch.tensor(7)}, plain)
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert ckptools.open(str(packed)).run.epoch == 7
