@@ -163,7 +163,8 @@ def _settings(state: Mapping[str, Any]) -> dict[str, Any]:
 def _moments(state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
     """Return the optimizer state by name: the task builds its groups in a known order."""
     task = Lanes(_settings(state))
-    model = task.build()
+    with torch.random.fork_rng(devices=[]):
+        model = task.build()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     order = [names[id(p)] for group in task.optimizer(model).param_groups for p in group["params"]]
     saved = state["optimizer_state_dict"]["state"]
