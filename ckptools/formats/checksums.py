@@ -25,6 +25,8 @@ _POLYNOMIAL = 0xEDB88320
 #: The powers of x repeat after so many steps.
 _PERIOD = (1 << 32) - 1
 _STEPS = 1 << 16
+#: Bytes that the compressed records of one file may inflate to (or twenty times the file).
+_INFLATED = 1 << 30
 #: Above this probability of a coincidence the message tells it.
 _TELLING = 1e-3
 #: x to the power of 0, in this order of bits.
@@ -59,9 +61,20 @@ def verify(
 
 
 def _records(container: Container, where: str) -> Iterator[tuple[str, Record]]:
-    """Yield (path of the part, record) of everything that has a checksum and is whole."""
-    for record in container.records:
-        if record.storage.crc32 is not None and record.storage.whole:
+    """Yield (path of the part, record) of everything that has a checksum and is whole.
+
+    Records that overlap are a fault of their own; of them only the first is read, so that many of
+    them cannot make a small file endless.  The same holds for records that inflate beyond measure.
+    """
+    reached = 0
+    budget = max(_INFLATED, 20 * container.size_bytes)
+    for record in sorted(container.records, key=lambda record: record.storage.start):
+        storage = record.storage
+        if storage.crc32 is None or not storage.whole or storage.start < reached:
+            continue
+        reached = storage.start + _length(storage)
+        budget -= 0 if storage.deflated is None else storage.nbytes
+        if storage.deflated is None or budget >= 0:
             yield where, record
     for path, part in container.parts.items():
         yield from _records(part, f"{where}{path}: ")

@@ -192,7 +192,7 @@ torch.distributed.tensor._dtensor_spec: DTensorSpec TensorMeta ShardOrderEntry
 torch.distributed._tensor.placement_types: DTensorSpec TensorMeta Shard Replicate Partial _Partial
 torch.distributed.tensor.placement_types: Shard Replicate Partial _StridedShard _MaskPartial
 torch.distributed.device_mesh: DeviceMesh
-torch.distributed._mesh_layout: _MeshLayout
+torch.distributed._mesh_layout: _MeshLayout _FlatLayout
 torch.distributed._shard.sharded_tensor.api: ShardedTensor ShardedTensorBase
 torch.distributed._shard.sharded_tensor.metadata: ShardedTensorMetadata TensorProperties
 torch.distributed._shard.sharded_tensor.metadata: MEM_FORMAT_ENCODING

@@ -1,23 +1,22 @@
 """What is left of a torch zip archive whose end is cut off or whose directory is damaged.
 
-Torch writes ``data.pkl`` first and the directory last.  So the pickle usually survives, and with
-it name, shape and length of every tensor; the records behind it are found by walking from header
-to header.  Their headers carry no lengths (those follow each record), but the pickle knows them.
+``torch.save`` writes ``data.pkl`` first and the directory last.  So the pickle usually survives,
+and with it name, shape and length of every tensor; the records behind it are found by walking from
+header to header.  Their headers carry no lengths (those follow each record), but the pickle knows
+them.  TorchScript writes the storages first: their ends are found by looking for what follows.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from ckptools.errors import CorruptFile
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.pickle_machine import IncompletePickle, PickleResult
 from ckptools.formats.pickle_stream import read_pickle
 from ckptools.formats.plain_values import Unfit
-from ckptools.formats.script_module import named_tensors
+from ckptools.formats.script_module import OWN_CLASSES, named_tensors, vouched
 from ckptools.formats.storage_references import parse_persistent_id
 from ckptools.formats.tensors import recognise
 from ckptools.formats.tree_paths import locate
@@ -37,28 +36,38 @@ from ckptools.types.tree import Instance, Pairs, Persistent, class_name
 
 #: A record of unknown length that is no storage (version, byte order, ...) is shorter.
 _LONGEST_TEXT = 4096
+#: Bytes that are searched at a time for the end of a record of unknown length.
+_SCAN = 1 << 20
 #: The most records that are walked over.
 _MOST_RECORDS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """One record found on the way; ``size`` is its full length, cut off or not."""
+    """One record found on the way; ``size`` is its full length in the file, cut off or not."""
 
     name: str
     header_start: int
     start: int
     size: int
     crc32: int | None = None
+    deflated: bool = False
 
 
 @dataclass
 class _Walk:
-    """The way over the records, header by header."""
+    """The way over the records, header by header.
+
+    Attributes
+    ----------
+    result: ``data.pkl``, once it was met; ``sizes`` are the lengths that it gives by storage key.
+    stopped: why the way ended.
+    """
 
     source: Source
-    prefix: str
-    sizes: dict[str, int]
+    prefix: str = ""
+    result: PickleResult | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
     position: int = 0
     spans: list[_Span] = field(default_factory=list)
     stopped: str = "the file ends"
@@ -75,8 +84,13 @@ class _Walk:
 
     def storage(self, name: str, span: _Span, size: int, byteorder: str) -> Storage:
         """Return the storage of one record with what is there of it."""
-        available = max(0, min(size, self.source.size - span.start))
-        return Storage(name, self.source, span.start, size, available, byteorder, None, span.crc32)
+        there = max(0, min(span.size, self.source.size - span.start))
+        available, deflated = min(size, there), None
+        if span.deflated:  # a part of compressed data is worth nothing
+            available, deflated = (size if there == span.size else 0), span.size
+        return Storage(
+            name, self.source, span.start, size, available, byteorder, deflated, span.crc32
+        )
 
     def text(self, name: str) -> str | None:
         """Return the content of a small text record."""
@@ -87,7 +101,7 @@ class _Walk:
         return None
 
     def walk(self) -> None:
-        """Collect the spans of all records from the present position on."""
+        """Collect the spans of all records from the front."""
         while len(self.spans) < _MOST_RECORDS and self._step():
             pass
 
@@ -105,33 +119,43 @@ class _Walk:
         if size is None:
             self.stopped = f"the length of record {header.name!a} is unknown"
             return False
-        self.take(header, size)
+        self._take(header, size)
         return True
 
     def _size(self, header: _Header) -> int | None:
         """Return the length of a record: from its header, the pickle, or what follows it."""
-        if header.deflated:
-            return None
+        if self.result is None and header.name.endswith("/data.pkl") and not header.deflated:
+            length = self._read_pickle(header)
+            return length if header.flags & HAS_DESCRIPTOR else header.size
+        key = header.name.removeprefix(f"{self.prefix}data/")
+        if key in self.sizes and not header.deflated:
+            return self.sizes[key]
         if not header.flags & HAS_DESCRIPTOR:
             return header.size
-        key = header.name.removeprefix(f"{self.prefix}data/")
-        if key in self.sizes:
-            return self.sizes[key]
         return _described_size(self.source, header.payload)
 
-    def take(self, header: _Header, size: int) -> None:
+    def _read_pickle(self, header: _Header) -> int:
+        """Read ``data.pkl`` and return its length."""
+        self.prefix = header.name.removesuffix("data.pkl")
+        self.result = read_pickle(self.source, header.payload)
+        self.sizes = _sizes(self.result)
+        return self.result.end_offset - header.payload
+
+    def _take(self, header: _Header, size: int) -> None:
         """Add a record and go on behind it and its descriptor."""
         end = header.payload + size
         crc, following = header.crc32, end
         if header.flags & HAS_DESCRIPTOR:
             crc, following = _descriptor(self.source, end)
-        self.spans.append(_Span(header.name, self.position, header.payload, size, crc))
+        self.spans.append(
+            _Span(header.name, self.position, header.payload, size, crc, header.deflated)
+        )
         self.position = following
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """What one local header says."""
+    """What one local header says; ``size`` is the length in the file."""
 
     name: str
     flags: int
@@ -146,7 +170,7 @@ def _header(source: Source, position: int) -> _Header | None:
     if position < 0 or position + LOCAL_HEADER.size > source.size:
         return None
     fields = LOCAL_HEADER.unpack(source.read_at(position, LOCAL_HEADER.size))
-    flags, method, crc, size, name_length, extra_length = (fields[i] for i in (2, 3, 6, 8, 9, 10))
+    flags, method, crc, size, name_length, extra_length = (fields[i] for i in (2, 3, 6, 7, 9, 10))
     payload = position + LOCAL_HEADER.size + name_length + extra_length
     if fields[0] != LOCAL or payload > source.size:
         return None
@@ -181,16 +205,26 @@ def _descriptor(source: Source, position: int) -> tuple[int | None, int]:
 
 
 def _described_size(source: Source, payload: int) -> int | None:
-    """Return the length of a short record by finding the descriptor that fits its bytes."""
-    start = min(payload, source.size)
-    data = source.read_at(start, min(_LONGEST_TEXT, source.size - start))
-    at = data.find(DESCRIPTOR)
-    while 0 <= at <= len(data) - 12:
-        crc, size = struct.unpack_from("<II", data, at + 4)
-        if size == at and crc == zlib.crc32(data[:at]):
-            return at
-        at = data.find(DESCRIPTOR, at + 1)
+    """Return the length of a record by finding the descriptor that states it."""
+    for start in range(payload, source.size, _SCAN):
+        data = _clipped(source, start, _SCAN + 28)
+        at = data.find(DESCRIPTOR)
+        while 0 <= at < _SCAN:
+            distance = start + at - payload
+            if _states(data[at : at + 28], distance):
+                return distance
+            at = data.find(DESCRIPTOR, at + 1)
     return None
+
+
+def _states(head: bytes, length: int) -> bool:
+    """Return whether a descriptor states ``length``, and a header (or the end) follows it."""
+    narrow = head[8:12] == (length & 0xFFFFFFFF).to_bytes(4, "little") and _is_header(head[16:20])
+    return narrow or (head[8:16] == length.to_bytes(8, "little") and _is_header(head[24:28]))
+
+
+def _is_header(signature: bytes) -> bool:
+    return LOCAL.startswith(signature) or CENTRAL.startswith(signature)
 
 
 def salvage(path: str, source: Source, error: CorruptFile) -> Container:
@@ -198,16 +232,26 @@ def salvage(path: str, source: Source, error: CorruptFile) -> Container:
 
     Parameters
     ----------
-    error: why the directory could not be read; raised again when nothing can be salvaged.
+    error: why the directory could not be read.
+
+    Raises
+    ------
+    CorruptFile: not even the pickle can be read, so that nothing can be salvaged.
     """
-    first = _header(source, 0)
-    if first is None or not first.name.endswith("/data.pkl") or first.deflated:
-        raise error
-    prefix = first.name.removesuffix("data.pkl")
-    result = _read_pickle(source, first, error)
-    walk = _Walk(source, prefix, _sizes(result))
-    walk.take(first, result.end_offset - first.payload)
-    walk.walk()
+    walk = _Walk(source)
+    try:
+        walk.walk()
+    except IncompletePickle:
+        walk.stopped = "the file ends inside data.pkl"
+        walk.result = None
+    if walk.result is None:
+        raise CorruptFile(
+            f"{error.message}, and {walk.stopped}, so that nothing can be salvaged",
+            where=source.name,
+            next="fetch it again, or go back to an earlier checkpoint",
+        )
+    result = walk.result
+    script = (class_name(result.root) or "").startswith(OWN_CLASSES)
     byteorder = walk.text("byteorder")
     storages = walk.storages("big" if byteorder == "big" else "little")
     faults = FaultList()
@@ -224,27 +268,16 @@ def salvage(path: str, source: Source, error: CorruptFile) -> Container:
     )
     return Container(
         path=path,
-        format="torch-zip",
+        format="torchscript" if script else "torch-zip",
         size_bytes=source.size,
-        root=_root(result),
+        root=Pairs(named_tensors(result.root, "")) if script else result.root,
         source=source,
-        globals=result.globals,
+        globals=vouched(result.globals) if script else result.globals,
         faults=(*faults.faults(), *result.faults),
         records=tuple(_records(walk, storages)),
-        metadata={"prefix": prefix, "byteorder": byteorder or "little", "salvaged": True},
+        metadata={"prefix": walk.prefix, "byteorder": byteorder or "little", "salvaged": True},
         not_judged=tuple(missing),
     )
-
-
-def _read_pickle(source: Source, first: _Header, error: CorruptFile) -> PickleResult:
-    try:
-        return read_pickle(source, first.payload)
-    except IncompletePickle:
-        raise CorruptFile(
-            f"{error.message}, and the file ends inside data.pkl, so that nothing can be salvaged",
-            where=source.name,
-            next="fetch it again, or go back to an earlier checkpoint",
-        ) from None
 
 
 def _sizes(result: PickleResult) -> dict[str, int]:
@@ -294,18 +327,14 @@ def _reason(ref: TensorRef) -> str:
     return f"{ref.storage.available:,} of {ref.storage.nbytes:,} bytes of its storage are there"
 
 
-def _root(result: PickleResult) -> Any:
-    """Return the tree; a TorchScript module becomes its tensors."""
-    if (class_name(result.root) or "").startswith("__torch__."):
-        return Pairs(named_tensors(result.root, ""))
-    return result.root
-
-
 def _records(walk: _Walk, storages: dict[str, Storage]) -> list[Record]:
+    """Return what was walked over; records that no tensor uses count as far as they are known."""
     records: list[Record] = []
     for span in walk.spans:
         name = span.name.removeprefix(walk.prefix)
         storage = storages.get(name.removeprefix("data/")) if name.startswith("data/") else None
-        storage = storage or walk.storage(name, span, span.size, "little")
+        if storage is None:
+            plain = replace(span, crc32=None if span.deflated else span.crc32, deflated=False)
+            storage = walk.storage(name, plain, span.size, "little")
         records.append(Record(span.name, span.header_start, storage))
     return records

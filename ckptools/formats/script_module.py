@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from ckptools.formats.globals import KNOWN
+from ckptools.types.container import GlobalUse
 from ckptools.types.tree import Instance, Pairs, fields, is_tensor
 
+#: How the names of classes begin whose code lies in the archive itself.
+OWN_CLASSES = "__torch__."
 #: Modules nested deeper than this are none that anyone wrote.
 _DEEPEST = 100
 _LONGEST_NAME = 200
@@ -45,3 +51,10 @@ def _children(node: Any) -> list[tuple[Any, Any]]:
         for key, child in pairs
         if isinstance(key, (str, int)) and len(str(key)) <= _LONGEST_NAME
     ]
+
+
+def vouched(uses: Iterable[GlobalUse]) -> tuple[GlobalUse, ...]:
+    """Return the uses with the archive's own classes known: no Python module bears such a name."""
+    return tuple(
+        replace(use, grade=KNOWN) if use.name.startswith(OWN_CLASSES) else use for use in uses
+    )

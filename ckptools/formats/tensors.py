@@ -170,8 +170,7 @@ class _Recogniser:
 
     def check_attributes(self, state: Any) -> None:
         """Attributes of a tensor must not reach for Python's inner workings."""
-        halves = state if type(state) is tuple else (state,)
-        for half in halves[:2]:
+        for half in _halves(state):
             if id(half) in self.checked:  # many tensors may share one state
                 continue
             self.checked.add(id(half))
@@ -209,6 +208,11 @@ def _pairs(node: Any) -> list[tuple[Any, Any]]:
     if type(node) is Pairs:
         return node.entries
     return node.pairs if type(node) is Instance else []
+
+
+def _halves(state: Any) -> tuple[Any, ...]:
+    """Return the attributes of ``__dict__`` and those of slots."""
+    return state[:2] if type(state) is tuple else (state,)
 
 
 def _empty(node: Any) -> bool:
@@ -377,11 +381,12 @@ def _from_type(work: _Recogniser, args: tuple[Any, ...]) -> TensorRef | None:
 
 def _local_tensor(ref: TensorRef | None, state: Any) -> TensorRef | None:
     """Return the values of a distributed tensor where this file holds all of them."""
-    for key, value in _pairs(state)[:_FEW]:
-        if key == "_local_tensor" and type(value) is Instance and ref is not None:
-            local = value.value
-            if isinstance(local, TensorRef) and local.shape == ref.shape:
-                return replace(local, requires_grad=ref.requires_grad)
+    for half in _halves(state):
+        for key, value in _pairs(half)[:_FEW]:
+            if key == "_local_tensor" and type(value) is Instance and ref is not None:
+                local = value.value
+                if isinstance(local, TensorRef) and local.shape == ref.shape:
+                    return replace(local, requires_grad=ref.requires_grad)
     return ref
 
 

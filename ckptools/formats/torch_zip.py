@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ckptools.errors import CorruptFile, UnknownFormat
-from ckptools.formats import globals as grading
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.pickle_machine import BrokenPickle, run
 from ckptools.formats.registry import formats
 from ckptools.formats.salvage import salvage
-from ckptools.formats.script_module import named_tensors
+from ckptools.formats.script_module import named_tensors, vouched
 from ckptools.formats.tensors import recognise
 from ckptools.formats.uses import merged
 from ckptools.formats.zip_directory import (
@@ -42,6 +41,8 @@ LONGEST_INFLATED = 128 << 20
 #: All compressed storages of one file together: this, or so many times the file.
 INFLATION_BUDGET = 1 << 30
 INFLATION_FACTOR = 20
+#: Bytes of records that do not belong here which are read as pickles, for the names in them.
+NAMES_BUDGET = 8 << 20
 #: Text records (version, byte order, ...) are shorter.
 _LONGEST_TEXT = 4096
 
@@ -170,26 +171,20 @@ class _Archive:
 
     def storage_of(self, entry: Entry) -> Storage:
         """Return where an entry's payload lies."""
-        name = entry.name.removeprefix(self.prefix)
-        deflated = entry.compressed if entry.method == DEFLATED else None
-        there = max(0, min(entry.compressed, self.directory.start - entry.payload))
-        whole = entry.inside and (deflated is not None or there >= entry.size)
         return Storage(
-            name,
+            entry.name.removeprefix(self.prefix),
             self.source,
             entry.payload,
             entry.size,
-            entry.size if whole else (0 if deflated is not None else min(there, entry.size)),
+            entry.size if entry.readable else 0,
             self.byteorder,
-            deflated,
+            entry.compressed if entry.method == DEFLATED else None,
             entry.crc32,
         )
 
     def read_record(self, entry: Entry, longest: int) -> bytes:
         """Return a whole record, inflated and compared with its CRC."""
-        if entry.flags & ENCRYPTED and entry.method not in (STORED, DEFLATED):
-            raise CorruptFile(f"record {entry.name!a} cannot be read", where=self.path)
-        if not entry.inside or entry.size > longest:
+        if not entry.readable or entry.size > longest:
             message = f"record {entry.name!a} of {entry.size:,} bytes cannot be read"
             raise CorruptFile(message, where=self.path)
         data = self.source.read_at(entry.payload, entry.compressed)
@@ -254,14 +249,28 @@ class _Archive:
 
     def check_others(self, entries: Iterable[Entry], pickle: Entry, script: bool) -> None:
         """Note records that do not belong here; pickles among them are read for their names."""
+        others: list[Entry] = []
         for entry in entries:
             if entry.name == pickle.name:
-                if entry is not pickle:
-                    self.read_names(entry)
+                others += [entry] if entry is not pickle else []
             elif not self.belongs(entry, script):
                 message = "torch writes no such record"
                 self.faults.add("unexpected-record", entry.name, message)
+                others.append(entry)
+        self.read_all_names(others)
+
+    def read_all_names(self, others: Iterable[Entry]) -> None:
+        """Read the names of as many records as the budget allows, the smallest first."""
+        budget = NAMES_BUDGET
+        unread = 0
+        for entry in sorted(others, key=lambda entry: entry.size):
+            budget -= entry.size + 1024
+            if budget >= 0:
                 self.read_names(entry)
+            else:
+                unread += 1
+        if unread:
+            self.not_judged.append(f"{unread:,} records that torch would not write")
 
     def belongs(self, entry: Entry, script: bool) -> bool:
         """Return whether torch writes a record of this name."""
@@ -275,8 +284,6 @@ class _Archive:
 
     def read_names(self, entry: Entry) -> None:
         """Read the names out of what may be a pickle that another reader would load."""
-        if not entry.inside or entry.size > LONGEST_INFLATED or entry.method not in (0, 8):
-            return
         try:
             self.globals.extend(run(self.read_record(entry, LONGEST_INFLATED)).globals)
         except BrokenPickle as error:
@@ -289,11 +296,7 @@ class _Archive:
     def read_script(self, root: Any, named: dict[str, Entry]) -> Pairs:
         """Return the tensors of a script module by dotted name; its code is not judged."""
         constants, _ = self.read_pickle(named[f"{self.prefix}constants.pkl"], "constants/")
-        own = "__torch__."  # classes of the archive's own code
-        self.globals = [
-            replace(use, grade=grading.KNOWN) if use.name.startswith(own) else use
-            for use in self.globals
-        ]
+        self.globals = list(vouched(self.globals))
         code = sum(record.storage.name.startswith("code/") for record in self.records)
         self.not_judged.append(f"TorchScript code ({code:,} records): only tensors are looked at")
         pairs = named_tensors(root, "")

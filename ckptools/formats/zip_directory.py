@@ -87,6 +87,12 @@ class Entry:
         )
 
     @property
+    def readable(self) -> bool:
+        """Whether the payload is where it should be and in a form that is known."""
+        stored = self.method == STORED and self.compressed == self.size
+        return self.inside and (stored or self.method == DEFLATED)
+
+    @property
     def payload_end(self) -> int:
         """First byte after the payload."""
         return self.payload + self.compressed

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 import zlib
 from pathlib import Path
@@ -143,3 +144,11 @@ def test_the_powers_of_x_repeat_after_the_period() -> None:
     for factor in (3, 5, 17, 257, 65537):  # the primes of the period: x generates the field
         assert _power(_PERIOD // factor) != _power(0)
     assert _times(_power(12_345), _power(54_321)) == _power(66_666)
+
+
+def test_overlapping_records_are_read_once(archive: Path) -> None:
+    container = open_container(str(archive))
+    seen: list[int] = []
+    repeated = dataclasses.replace(container, records=container.records * 50)
+    verify_checksums(repeated, lambda done, total: seen.append(total))
+    assert seen[-1] < archive.stat().st_size

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,65 @@ def test_a_pickle_of_unknown_length_may_be_large(tmp_path: Path) -> None:
     container = open_container(str(cut))
     assert len(tensors(container)) == 1505
     assert all(ref.readable for ref in tensors(container).values())
+
+
+class Block(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(3000, 200)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_storages_come_before_the_pickle(tmp_path: Path) -> None:
+    """Their lengths stand nowhere before the cut; their ends are found by what follows."""
+    module = Block()
+    torch.jit.script(module).save(str(tmp_path / "script.pt"))
+    cut = tmp_path / "cut.pt"
+    files.truncate(tmp_path / "script.pt", (tmp_path / "script.pt").stat().st_size - 300, cut)
+    container = open_container(str(cut))
+    assert container.format == "torchscript"
+    assert {use.grade for use in container.globals} == {"known"}
+    found = {key: unwrap(node) for key, node in entries(container.root) or []}
+    assert read_array(found["linear.weight"]).tolist() == module.linear.weight.tolist()
+    assert verify_checksums(container) == ()
+    files.truncate(tmp_path / "script.pt", 1_000_000, cut)
+    with pytest.raises(CorruptFile, match="nothing can be salvaged"):
+        open_container(str(cut))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_compressed_archives(streamed: bool, tmp_path: Path) -> None:
+    source = files.save({"model": VALUES}, tmp_path / "archive.pth")
+    path = tmp_path / "deflated.pth"
+    with zipfile.ZipFile(Unseekable(path) if streamed else path, "w") as archive:
+        for name, data in files.records(source).items():
+            kind = zipfile.ZIP_STORED if name.endswith(".pkl") else zipfile.ZIP_DEFLATED
+            archive.writestr(name, data, kind)
+    files.truncate(path, path.stat().st_size - 60, path)
+    container = open_container(str(path))
+    for name, ref in tensors(container).items():
+        assert read_array(ref).astype("f8").tolist() == VALUES[name].double().tolist()
+    assert verify_checksums(container) == ()
+
+
+class Unseekable(io.RawIOBase):
+    """A file that is written like a pipe, so that lengths stand behind the records."""
+
+    def __init__(self, path: Path) -> None:
+        self.stream = path.open("wb")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        return self.stream.write(data)
+
+    def flush(self) -> None:
+        if not self.stream.closed:
+            self.stream.flush()
+
+    def close(self) -> None:
+        self.stream.close()

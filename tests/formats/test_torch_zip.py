@@ -627,3 +627,27 @@ def test_every_header_bit_flip_is_seen_or_harmless(archive: Path, tmp_path: Path
             continue
         found = [(r.name, r.storage.start, r.storage.nbytes) for r in container.records]
         assert found == described or container.faults, position
+
+
+def test_a_record_without_header_is_not_read(archive: Path) -> None:
+    _, local = files.central_entries(archive)["archive/data/0"]
+    files.patch(archive, local, "<I", 0)
+    container = open_container(str(archive))
+    assert "record-outside" in kinds(container)
+    assert not tensors(container)["w"].readable
+
+
+def test_a_pickle_in_an_unknown_compression_is_refused(archive: Path) -> None:
+    central, local = files.central_entries(archive)["archive/data.pkl"]
+    files.patch(archive, central + 10, "<H", 12)
+    files.patch(archive, local + 8, "<H", 12)
+    with pytest.raises(CorruptFile, match="cannot be read"):
+        open_container(str(archive))
+
+
+def test_foreign_records_are_read_within_a_budget(archive: Path) -> None:
+    extra = {f"extra{i}": b"cos\nf%d\n0" % i * (1 << 18) + b"N." for i in range(6)}
+    container = rewritten(archive, **extra)
+    names = {use.name for use in container.globals if use.name.startswith("os.")}
+    assert 0 < len(names) < 6
+    assert any("records that torch would not write" in line for line in container.not_judged)
