@@ -32,15 +32,36 @@ EXIT_INTERRUPTED = 130
 GROUP = "ckptools.commands"
 
 
+#: Each operation of surgery is a command of the same name; see ``cli/operating.py``.
+OPERATIONS = Path(__file__).parents[1] / "surgery" / "operations"
+
+
 def _help_lines() -> dict[str, str]:
     """Return the help line of each command of this folder, read from the source alone."""
+    return _summaries(Path(__file__).parent, "command") | _summaries(OPERATIONS, None)
+
+
+def _summaries(folder: Path, function: str | None) -> dict[str, str]:
+    """Return the first docstring line of each module (that defines ``function``), by command."""
     found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(folder.glob("[!_]*.py")):
         tree = ast.parse(path.read_bytes())
-        if any(isinstance(node, ast.FunctionDef) and node.name == "command" for node in tree.body):
+        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        if function is None or function in defined:
             summary = (ast.get_docstring(tree) or "").partition("\n")[0]
             found[path.stem.replace("_", "-")] = summary
     return found
+
+
+def _command(name: str) -> click.Command:
+    """Import a command of this folder, or make the one of an operation."""
+    stem = name.replace("-", "_")
+    if (OPERATIONS / f"{stem}.py").exists():
+        operating = importlib.import_module("ckptools.cli.operating")
+        made: click.Command = operating.command_of(name)
+        return made
+    command: click.Command = importlib.import_module(f"ckptools.cli.{stem}").command
+    return command
 
 
 class Commands(click.Group):
@@ -56,8 +77,7 @@ class Commands(click.Group):
         if help_line is None:
             points = entry_points(group=GROUP, name=cmd_name)
             return next((point.load() for point in points), None)
-        module = importlib.import_module(f"ckptools.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
+        command = _command(cmd_name)
         command.short_help = help_line
         return command
 

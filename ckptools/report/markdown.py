@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tabulate import tabulate
-
 from ckptools.report.escape import escape
+from ckptools.report.fit import align, widest
 from ckptools.report.numbers import NUMERIC, cell, plain_text
 from ckptools.report.registry import media
 from ckptools.report.text import IN_FULL, by_rule
@@ -66,18 +65,17 @@ def _facts(block: Facts) -> Iterator[str]:
 def _table(block: Table) -> Iterator[str]:
     if block.title:
         yield f"**{prose(block.title)}**\n"
-    rows = [
-        [_cell(row.get(column.key), column.style) for column in block.columns] for row in block.rows
+    right = [column.style in NUMERIC for column in block.columns]
+    columns = [
+        [prose(column.title), *(_cell(row.get(column.key), column.style) for row in block.rows)]
+        for column in block.columns
     ]
-    yield tabulate(
-        rows,
-        headers=[prose(column.title) for column in block.columns],
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=["right" if column.style in NUMERIC else "left" for column in block.columns]
-        if rows
-        else None,
-    )
+    head, *rows = zip(*align(columns, right), strict=True)
+    rule = [
+        "-" * (widest(column) - flush) + ":" * flush
+        for column, flush in zip(columns, right, strict=True)
+    ]
+    yield from (f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
     if block.hidden:
         yield f"\n… {block.hidden:,} more"
 

@@ -19,6 +19,8 @@ def subject(path: str | Path) -> tuple[Checkpoint, Measurements | None]:
     try:
         return layouts.open(os.fspath(path)), None
     except OpenError:
+        if not os.path.isfile(path):  # opening a pipe would wait for a writer
+            raise
         from ckptools.stats import measures_file  # needs numpy, which listings do without
 
         if not measures_file.is_measures_file(path):

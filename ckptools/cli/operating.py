@@ -1,0 +1,87 @@
+"""The commands of surgery: one for each registered operation, made from its own options."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckptools.cli.options import receipt_options
+from ckptools.cli.output import Output
+from ckptools.surgery.operation import Operation, Option, operations
+from ckptools.types.blocks import Result
+
+#: options whose Python name is not their word on the command line
+_WORDS = {"from_checkpoint": "--from"}
+
+
+def command_of(name: str) -> click.Command:
+    """Return the click command of the operation ``name``."""
+    operation = operations.get(name)
+
+    @receipt_options
+    def command(
+        output: Output,
+        checkpoint: Path | None,
+        target: Path | None,
+        force: bool,
+        dry_run: bool,
+        in_place: bool,
+        **parameters: Any,
+    ) -> Result:
+        from ckptools.workflows.find import resolve
+        from ckptools.workflows.operate import operate
+
+        source = resolve(checkpoint, output.say)
+        return operate(
+            name, source, target, force=force, dry_run=dry_run, in_place=in_place, **parameters
+        )
+
+    made = click.command(name, help=_help(operation))(command)
+    made.params[:0] = [
+        click.Argument(["checkpoint"], required=False, type=click.Path(path_type=Path)),
+        *(_option(key, option) for key, option in operation.options.items()),
+        *_SHARED,
+    ]
+    return made
+
+
+def _help(operation: Operation) -> str:
+    """Return the plan's docstring and where the result goes."""
+    where = (
+        f"The result is written to STEM.{operation.name}.pth beside CHECKPOINT, with a receipt "
+        "and an undo file; the source is never changed without --in-place."
+    )
+    return f"{inspect.cleandoc(operation.help)}\n\n{where}"
+
+
+def _option(key: str, option: Option) -> click.Option:
+    word = _WORDS.get(key, f"--{key.replace('_', '-')}")
+    if option.kind == "flag":
+        return click.Option([word, key], is_flag=True, help=option.help)
+    kind: Any = {"path": click.Path(path_type=str)}.get(option.kind, option.kind)
+    return click.Option(
+        [word, key],
+        type=click.Choice(option.choices) if option.choices else kind,
+        default=option.default,
+        required=option.required,
+        multiple=option.multiple,
+        show_default=option.default is not None,
+        help=option.help,
+    )
+
+
+_SHARED = (
+    click.Option(
+        ["-o", "--output", "target"],
+        type=click.Path(path_type=Path),
+        help="The new checkpoint.",
+    ),
+    click.Option(["--force"], is_flag=True, help="Replace the new checkpoint if it exists."),
+    click.Option(["--dry-run"], is_flag=True, help="Say what would change, and write nothing."),
+    click.Option(
+        ["--in-place"], is_flag=True, help="Replace CHECKPOINT itself; the undo file is kept."
+    ),
+)
