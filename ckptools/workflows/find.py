@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckptools.errors import AmbiguousLayout, OpenError
+from ckptools.formats.folder import ACCELERATE, ADAPTERS, TRAINER, WEIGHTS
 
 #: endings that people give to checkpoints; only for guessing which files of a folder are some
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pth.tar", ".pt.tar", ".tar")
-#: files that make their folder the checkpoint
-_FOLDER_MARKS = ("*.safetensors.index.json", "*.bin.index.json", "trainer_state.json")
 _DIGITS = re.compile(r"\d+")
 _LISTED = 10
 
@@ -37,7 +36,7 @@ def find(folder: Path) -> Found:
     OpenError: there is none.
     AmbiguousLayout: several unrelated ones; they are listed.
     """
-    if any(next(folder.glob(mark), None) for mark in _FOLDER_MARKS):
+    if _is_checkpoint(folder):
         return Found(folder, "the folder is one checkpoint")
     files = candidates(folder)
     if not files:
@@ -54,6 +53,15 @@ def find(folder: Path) -> Found:
         where=str(folder),
         next="name one of them",
     )
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Return whether the names in ``folder`` are those of shards or of a trainer's folder."""
+    names = {path.name for path in folder.iterdir()}
+    if "trainer_state.json" in names or any(name.endswith(".index.json") for name in names):
+        return True
+    beside = (TRAINER.fullmatch(name) or ACCELERATE.fullmatch(name) for name in names)
+    return not names.isdisjoint((*WEIGHTS, *ADAPTERS)) and any(beside)
 
 
 def resolve(path: Path | None, say: Callable[[str], None]) -> Path:

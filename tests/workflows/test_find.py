@@ -56,10 +56,17 @@ def test_what_surgery_wrote_is_never_picked(tmp_path: Path) -> None:
     assert has_receipt(tmp_path / "e_12.x.pth.tar")
 
 
-@pytest.mark.parametrize("mark", ["model.safetensors.index.json", "trainer_state.json"])
-def test_a_folder_that_is_a_checkpoint_is_taken_whole(tmp_path: Path, mark: str) -> None:
-    fill(tmp_path, mark, "model-00001-of-00002.safetensors", "optimizer.pt", "rng_state.pth")
-    assert find(tmp_path).path == tmp_path
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["model.safetensors.index.json", "model-00001-of-00002.safetensors", "x.pth"],
+        ["trainer_state.json", "pytorch_model.bin", "optimizer.pt"],
+        ["model.safetensors", "optimizer.bin", "random_states_0.pkl"],
+        ["adapter_model.safetensors", "training_args.bin", "rng_state_0.pth"],
+    ],
+)
+def test_a_folder_that_is_a_checkpoint_is_taken_whole(tmp_path: Path, names: list[str]) -> None:
+    assert find(fill(tmp_path, *names)).path == tmp_path
 
 
 def test_a_folder_named_like_a_checkpoint_is_none(tmp_path: Path) -> None:
