@@ -35,7 +35,7 @@ class Edits:
     _kept: list[Any] = field(default_factory=list)
 
     def replace_values(self, ref: TensorRef, make: Make) -> None:
-        """Give a tensor new values of its own shape."""
+        """Give a tensor new values of its own shape; ``make`` gives the same ones each time."""
         self.values[view(ref)] = make
 
     def set_item(self, mapping: Any, key: Any, value: Any) -> None:

@@ -6,7 +6,7 @@ persistent ids change.  A tensor that comes without such a call (from safetensor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from ckptools.errors import OperationError
 from ckptools.sources.arrays import iter_chunks
-from ckptools.surgery.encode import encode
+from ckptools.surgery.encode import Rewrite, encode
+from ckptools.surgery.segments import Fresh
 from ckptools.surgery.zip_writer import TorchZipWriter
 from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Global, Instance, Pairs, Persistent, SetNode
@@ -50,7 +51,15 @@ def payload(storage: Storage) -> Iterator[memoryview]:
         yield raw(chunk)
 
 
-def write_tree(file: BinaryIO, root: Any, *, folder: str, protocol: int = 2) -> None:
+def write_tree(
+    file: BinaryIO,
+    root: Any,
+    *,
+    folder: str,
+    protocol: int = 2,
+    rewrite: Rewrite | None = None,
+    payloads: Mapping[Storage, Fresh] | None = None,
+) -> None:
     """Write ``root`` and every storage that its tensors view.
 
     Parameters
@@ -58,22 +67,29 @@ def write_tree(file: BinaryIO, root: Any, *, folder: str, protocol: int = 2) -> 
     file: an empty binary file.
     root: an inert tree; its tensors are recognised nodes or :class:`TensorRef` themselves.
     folder: the archive's inner folder, the stem of the file's name.
+    rewrite: replacements of nodes, made first; what they leave out is not written.
+    payloads: new bytes for some storages.
 
     Raises
     ------
     OperationError: a storage that nothing recognised, or storages of both byte orders.
     """
-    plan = _Storages()
+    plan, edit, fresh = _Storages(), rewrite or _same, payloads or {}
     plan.collect(root)
-    pickle = encode(root, protocol=protocol, rewrite=plan.rewrite)
+    pickle = encode(root, protocol=protocol, rewrite=lambda node: plan.rewrite(edit(node)))
     order = plan.byteorder().encode()
     writer = TorchZipWriter(file, folder)
     writer.add("data.pkl", [pickle], len(pickle))
     writer.add("byteorder", [order], len(order))
     for storage, key in plan.keys.items():
-        writer.add(f"data/{key}", payload(storage), storage.nbytes)
+        chunks = fresh[storage].chunks() if storage in fresh else payload(storage)
+        writer.add(f"data/{key}", chunks, storage.nbytes)
     writer.add("version", [b"3\n"], 2)
     writer.finish()
+
+
+def _same(node: Any) -> Any:
+    return node
 
 
 class _Storages:

@@ -45,7 +45,7 @@ class TorchZipWriter:
         self._position = 0
 
     def add(self, name: str, chunks: Iterable[bytes | memoryview], size: int) -> int:
-        """Write one record of ``size`` bytes and return the CRC-32 of its payload.
+        """Write one record of ``size`` bytes and return where its payload begins.
 
         Raises ValueError when the chunks do not add up to ``size``.
         """
@@ -54,6 +54,7 @@ class TorchZipWriter:
         start = self._position
         large = size >= _WIDE
         self._put(_local_header(path, flags, start, large, size))
+        payload = self._position
         crc, written = 0, 0
         for chunk in chunks:
             crc = zlib.crc32(chunk, crc)
@@ -64,7 +65,7 @@ class TorchZipWriter:
         if size:
             self._put(struct.pack("<4sIQQ" if large else "<4sIII", b"PK\x07\x08", crc, size, size))
         self._entries.append(_Entry(path, flags, crc, size, start))
-        return crc
+        return payload
 
     def finish(self) -> None:
         """Write the directory."""

@@ -103,14 +103,42 @@ class Receipt:
             FindingList(self.findings),
         ]
         if self.changes:
-            columns = (
-                Column("tensor", "tensor", "name"),
-                Column("action", "action"),
-                Column("detail", "detail"),
-            )
-            rows = tuple(change.document() for change in self.changes)
-            blocks.append(Table(columns, rows, title="changes"))
+            blocks.append(_table(self.changes))
         blocks += [Paragraph(note) for note in self.notes]
         if self.undo:
             blocks.append(Paragraph(f"undo with: ckptools undo {self.undo}"))
         return blocks
+
+
+def _table(changes: tuple[TensorChange, ...]) -> Table:
+    """Return the changes as a table without empty columns."""
+    rows = tuple(
+        {
+            "tensor": change.tensor,
+            "action": change.action,
+            "detail": change.initializer or change.detail,
+            "before": (change.before or {}).get("l2_norm"),
+            "after": (change.after or {}).get("l2_norm"),
+            "slots": _slots(change.slots),
+        }
+        for change in changes
+    )
+    columns = (
+        Column("tensor", "tensor", "name"),
+        Column("action", "action"),
+        Column("detail", "with"),
+        Column("before", "norm before", "number"),
+        Column("after", "after", "number"),
+        Column("slots", "optimizer"),
+    )
+    used = tuple(c for c in columns if any(row[c.key] is not None for row in rows))
+    return Table(used, rows, title="changes")
+
+
+def _slots(slots: dict[str, str] | None) -> str | None:
+    """Return what happens to a parameter's slots in few words: one for all, or one for each."""
+    if not slots:
+        return None
+    if len(set(slots.values())) == 1:
+        return f"{len(slots)} slots: {next(iter(slots.values()))}"
+    return ", ".join(f"{name}: {what}" for name, what in slots.items())

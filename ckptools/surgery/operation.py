@@ -1,0 +1,155 @@
+"""What an operation is, and how one is registered and found.
+
+An operation is a function that plans: it looks at a checkpoint, fills an :class:`Edits` and
+writes nothing.  Its keyword parameters are its options; their names, defaults and the help in
+``options`` make the command line, so a new operation is one new file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ckptools.errors import NoSuchTensor, OperationError
+from ckptools.names import patterns
+from ckptools.registry import Registry
+from ckptools.surgery.edits import Edits
+from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, ParameterState
+
+Plan = Callable[..., Edits]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of an operation.
+
+    Attributes
+    ----------
+    help: one sentence.
+    kind: str, int or float; "flag" for a switch, "path" for a checkpoint.
+    default: None where it may be left out.
+    choices: the words it takes, where there are only some.
+    required: whether it must be given.
+    multiple: whether it may be given several times.
+    """
+
+    help: str
+    kind: Any = str
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    required: bool = False
+    multiple: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation: its name, its plan, and its options."""
+
+    name: str
+    plan: Plan
+    options: Mapping[str, Option]
+
+    @property
+    def help(self) -> str:
+        """The docstring of the plan."""
+        return self.plan.__doc__ or ""
+
+
+operations: Registry[Operation] = Registry(
+    "operation", package="ckptools.surgery.operations", group="ckptools.operations"
+)
+
+MODULE = Option(
+    "Module or tensor: a name (with everything under it), a glob, or re:REGEX; repeatable.",
+    required=True,
+    multiple=True,
+)
+SET = Option("Weight set, where the file has several.")
+
+
+def operation(name: str, **options: Option) -> Callable[[Plan], Plan]:
+    """Register a planning function ``plan(checkpoint, **options) -> Edits`` under ``name``."""
+
+    def add(plan: Plan) -> Plan:
+        if not plan.__doc__:
+            raise ValueError(f"operation {name} has no docstring")
+        operations.add(name, Operation(name, plan, options))
+        return plan
+
+    return add
+
+
+def chosen(
+    checkpoint: Checkpoint, module: Iterable[str], set: str | None = None
+) -> list[NamedTensor]:
+    """Return the tensors that any of some patterns selects, in file order.
+
+    Without ``set`` they are taken from the only weight set, or from ``model`` of several.
+
+    Raises
+    ------
+    NoSuchTensor: a pattern matches nothing; the nearest names are given.
+    OperationError: there are several weight sets and none was named.
+    """
+    tensors = {tensor.name: tensor for tensor in weight_set(checkpoint, set)}
+    names = {name for pattern in module for name in patterns.select(pattern, tensors)}
+    return [tensor for name, tensor in tensors.items() if name in names]
+
+
+def weight_set(checkpoint: Checkpoint, name: str | None) -> tuple[NamedTensor, ...]:
+    """Return the tensors of a weight set, by name or the only one."""
+    sets = {weights.name: weights.tensors for weights in checkpoint.weight_sets}
+    if not sets:
+        raise NoSuchTensor("holds no weights", where=checkpoint.path)
+    if name is None and (len(sets) == 1 or "model" in sets):
+        name = "model" if "model" in sets else next(iter(sets))
+    if name not in sets:
+        raise OperationError(
+            f"has no weight set {name!r}" if name else "has several weight sets",
+            where=checkpoint.path,
+            next=f"name one with --set: {', '.join(sets)}",
+        )
+    return sets[name]
+
+
+def states_of(
+    checkpoint: Checkpoint, tensors: Iterable[NamedTensor]
+) -> dict[str, tuple[OptimizerState, ParameterState]]:
+    """Return the optimizer state of each tensor that has one, by name.
+
+    Raises OperationError when the optimizer's states have no names, so that it is unknown which
+    of them belong to the tensors.
+    """
+    wanted = {(tensor.set, tensor.name) for tensor in tensors}
+    sets = {set for set, _ in wanted}
+    found: dict[str, tuple[OptimizerState, ParameterState]] = {}
+    for optimizer in checkpoint.optimizers:
+        if optimizer.set is not None and optimizer.set not in sets:
+            continue
+        nameless = [s for s in optimizer.states if s.name is None and s.has_state]
+        if nameless:
+            raise OperationError(
+                f"{len(nameless)} of {len(optimizer.states)} optimizer states have no name, "
+                "so it is unknown which belong to the module",
+                where=f"{checkpoint.path}: {optimizer.key}",
+                next="pass --optimizer keep, or reset the whole optimizer: "
+                f"ckptools reset-optimizer {checkpoint.path}",
+            )
+        for state in optimizer.states:
+            if state.name is not None and (optimizer.set, state.name) in wanted:
+                found[state.name] = (optimizer, state)
+    return found
+
+
+def standing_notes(states: Iterable[tuple[OptimizerState, ParameterState]]) -> list[str]:
+    """Return sentences about states whose names are not sure."""
+    unsure = [state.name for _, state in states if state.standing != "sure"]
+    if not unsure:
+        return []
+    listed = ", ".join(str(name) for name in unsure[:3])
+    more = f" and {len(unsure) - 3} more" if len(unsure) > 3 else ""
+    return [
+        f"The optimizer states of {listed}{more} were found by their order in the file, "
+        "not by a proof of each."
+    ]

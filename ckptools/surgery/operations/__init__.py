@@ -1,0 +1,1 @@
+"""One file per operation: from a checkpoint and parameters to a plan."""

@@ -1,0 +1,79 @@
+"""Where things lie in the inert tree, so that an operation can edit them there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ckptools.errors import OperationError
+from ckptools.surgery.edits import same_key
+from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
+from ckptools.types.tree import Instance, entries, fields, unwrap
+
+
+def child(node: Any, key: Any) -> Any:
+    """Return what lies under ``key`` of a mapping node; the last of duplicates, as Python would.
+
+    Raises KeyError when there is no such entry.
+    """
+    found = [value for name, value in entries(node) or fields(node) or [] if same_key(name, key)]
+    if not found:
+        raise KeyError(key)
+    return found[-1]
+
+
+def follow(root: Any, path: str) -> Any:
+    """Return the node at a dotted path; keys may contain dots themselves, lists take numbers.
+
+    Raises KeyError when the path leads nowhere.
+    """
+    if not path:
+        return root
+    for head, rest in _splits(path):
+        try:
+            inner = _step(root, head)
+        except KeyError:
+            continue
+        return follow(inner, rest)
+    raise KeyError(path)
+
+
+def _splits(path: str) -> Iterator[tuple[str, str]]:
+    """Yield (first key, rest) for every dot, the shortest key first."""
+    words = path.split(".")
+    for count in range(1, len(words) + 1):
+        yield ".".join(words[:count]), ".".join(words[count:])
+
+
+def _step(node: Any, key: str) -> Any:
+    if isinstance(node, (list, tuple)) and key.isdecimal() and int(key) < len(node):
+        return node[int(key)]
+    return child(node, key)
+
+
+def optimizer_node(checkpoint: Checkpoint, optimizer: OptimizerState) -> Any:
+    """Return the state dict (or inert object) of an optimizer in the file's tree."""
+    try:
+        return follow(checkpoint.container.root, optimizer.key)
+    except KeyError:
+        raise OperationError(
+            "the optimizer cannot be found in the file's tree",
+            where=f"{checkpoint.path}: {optimizer.key}",
+        ) from None
+
+
+def state_node(optimizer: Any, state: ParameterState) -> Any:
+    """Return the mapping of one parameter's state, or None where the file has none."""
+    try:
+        return child(child(optimizer, "state"), state.id)
+    except KeyError:
+        return None
+
+
+def group_node(optimizer: Any, index: int) -> Any:
+    """Return the mapping of one parameter group; KeyError when there is none."""
+    groups = child(optimizer, "param_groups")
+    listed = groups.items if isinstance(groups, Instance) else groups
+    if not isinstance(listed, (list, tuple)) or not 0 <= index < len(listed):
+        raise KeyError(index)
+    return unwrap(listed[index])

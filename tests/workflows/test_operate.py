@@ -1,0 +1,265 @@
+"""Operations as a user runs them: what changes, what stays, what loads, what comes back."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ckptools.errors import (
+    InvalidParameter,
+    NoSuchTensor,
+    OperationError,
+    ShapeMismatch,
+    WouldOverwrite,
+)
+from ckptools.workflows.operate import operate, undo
+
+
+class Unimportable:
+    """Stands for a user's own class; pickled by name."""
+
+
+def model() -> torch.nn.Module:
+    layer = torch.nn.TransformerDecoderLayer(16, 2, 32, batch_first=True)
+    return torch.nn.ModuleDict({"decoder": torch.nn.TransformerDecoder(layer, 3)})
+
+
+def train(net: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        net["decoder"](torch.randn(2, 4, 16), torch.randn(2, 5, 16)).square().mean().backward()
+        optimizer.step()
+
+
+def save(path: Path, steps: int, *, names: bool = True, **options: Any) -> Path:
+    torch.manual_seed(0)
+    net = model()
+    named = list(net.named_parameters())
+    optimizer = torch.optim.AdamW(named if names else [value for _, value in named])
+    train(net, optimizer, steps)
+    checkpoint = {
+        "epoch": steps,
+        "model_state_dict": {f"module.{k}": v for k, v in net.state_dict().items()},
+        "optimizer_state_dict": optimizer.state_dict(),
+        "args": argparse.Namespace(lr=1e-3, own=Unimportable()),
+    }
+    torch.save(checkpoint, path, **options)
+    return path
+
+
+def load(path: Path | str) -> Any:
+    return torch.load(path, weights_only=False)
+
+
+def resumes(path: str) -> None:
+    """The new file loads strictly, model and optimizer, and trains a step."""
+    saved = load(path)
+    net = model()
+    optimizer = torch.optim.AdamW(list(net.named_parameters()))
+    net.load_state_dict(
+        {k.removeprefix("module."): v for k, v in saved["model_state_dict"].items()}, strict=True
+    )
+    optimizer.load_state_dict(saved["optimizer_state_dict"])
+    train(net, optimizer, 1)
+    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
+
+
+def sha(path: Path | str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+MODULE = "decoder.layers.1"
+
+
+def touched(name: str) -> bool:
+    return name.removeprefix("module.").startswith(f"{MODULE}.")
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Path:
+    return save(tmp_path / "checkpoint_epoch_5.pth", 5)
+
+
+def test_reset_changes_the_module_its_slots_and_nothing_else(healthy: Path) -> None:
+    before = sha(healthy)
+    receipt = operate("reset", healthy, module=MODULE, seed=3)
+    assert receipt.output["path"] == str(healthy.parent / "checkpoint_epoch_5.reset.pth")
+    assert sha(healthy) == before == receipt.source["sha256"]
+    old, new = load(healthy), load(receipt.output["path"])
+    for name, value in new["model_state_dict"].items():
+        if not touched(name):
+            assert torch.equal(value, old["model_state_dict"][name])
+        elif value.ndim == 2:
+            assert not torch.equal(value, old["model_state_dict"][name])
+    names = old["optimizer_state_dict"]["param_groups"][0]["param_names"]
+    for index, name in enumerate(names):
+        was = old["optimizer_state_dict"]["state"][index]
+        now = new["optimizer_state_dict"]["state"][index]
+        for slot, value in now.items():
+            expected = torch.zeros_like(value) if touched(name) else was[slot]
+            assert torch.equal(value, expected), (name, slot)
+    assert new["epoch"] == 5
+    assert new["args"].lr == 1e-3
+    resumes(receipt.output["path"])
+
+
+def test_fresh_values_have_the_layers_own_distribution(healthy: Path) -> None:
+    receipt = operate("reset", healthy, module=MODULE)
+    words = {change.tensor: change.initializer for change in receipt.changes}
+    assert words[f"{MODULE}.linear1.weight"] == "kaiming_uniform(a=√5)"
+    assert words[f"{MODULE}.norm2.weight"] == "ones"
+    new = load(receipt.output["path"])["model_state_dict"]
+    weight = new[f"module.{MODULE}.linear1.weight"]
+    assert weight.abs().max() <= 16**-0.5
+    assert weight.std().item() == pytest.approx((1 / 16 / 3) ** 0.5, rel=0.1)
+    assert torch.equal(new[f"module.{MODULE}.norm2.weight"], torch.ones(16))
+
+
+def test_the_seed_decides_the_values(healthy: Path, tmp_path: Path) -> None:
+    def values(seed: int, name: str) -> torch.Tensor:
+        receipt = operate("reset", healthy, tmp_path / name, module=MODULE, seed=seed)
+        return load(receipt.output["path"])["model_state_dict"][f"module.{MODULE}.linear1.weight"]
+
+    assert torch.equal(values(1, "a.pth"), values(1, "b.pth"))
+    assert not torch.equal(values(1, "c.pth"), values(2, "d.pth"))
+
+
+def test_only_the_changed_records_differ(healthy: Path) -> None:
+    receipt = operate("reset", healthy, module=MODULE, optimizer="keep")
+    with zipfile.ZipFile(healthy) as old, zipfile.ZipFile(receipt.output["path"]) as new:
+        assert old.namelist() == new.namelist()
+        changed = [name for name in old.namelist() if old.read(name) != new.read(name)]
+    assert len(changed) == sum(change.tensor.startswith(MODULE) for change in receipt.changes)
+    assert all("/data/" in name for name in changed)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_undo_gives_the_source_back(healthy: Path, in_place: bool) -> None:
+    before = sha(healthy)
+    receipt = operate("reset", healthy, module=MODULE, in_place=in_place)
+    written = Path(receipt.output["path"]).with_suffix(".receipt.json")
+    assert json.loads(written.read_text())["undo"] == receipt.undo
+    assert (sha(healthy) == before) != in_place
+    if not in_place:
+        healthy.unlink()
+    back = undo(written, force=in_place)
+    assert back.output["path"] == str(healthy)
+    assert sha(healthy) == before
+    assert not [path for path in healthy.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_a_dry_run_plans_the_same_and_writes_nothing(healthy: Path) -> None:
+    planned = operate("reset", healthy, module=MODULE, dry_run=True)
+    assert [path.name for path in healthy.parent.iterdir()] == [healthy.name]
+    done = operate("reset", healthy, module=MODULE)
+    assert planned.changes == done.changes
+    assert planned.untouched == done.untouched
+
+
+def test_transplant_brings_weights_slots_and_steps(tmp_path: Path, healthy: Path) -> None:
+    earlier = save(tmp_path / "checkpoint_epoch_2.pth", 2)
+    receipt = operate("transplant", healthy, module=MODULE, from_checkpoint=str(earlier))
+    old, donor, new = load(healthy), load(earlier), load(receipt.output["path"])
+    for name, value in new["model_state_dict"].items():
+        giver = donor if touched(name) else old
+        assert torch.equal(value, giver["model_state_dict"][name])
+    names = old["optimizer_state_dict"]["param_groups"][0]["param_names"]
+    for index, name in enumerate(names):
+        giver = donor if touched(name) else old
+        for slot, value in new["optimizer_state_dict"]["state"][index].items():
+            assert torch.equal(value, giver["optimizer_state_dict"]["state"][index][slot])
+    resumes(receipt.output["path"])
+
+
+def test_legacy_files_come_out_as_zips(tmp_path: Path) -> None:
+    path = save(tmp_path / "old.pth", 2, _use_new_zipfile_serialization=False)
+    receipt = operate("reset", path, module=MODULE)
+    assert zipfile.is_zipfile(receipt.output["path"])
+    old, new = load(path), load(receipt.output["path"])
+    for name, value in new["model_state_dict"].items():
+        if not touched(name):
+            assert torch.equal(value, old["model_state_dict"][name])
+    resumes(receipt.output["path"])
+    path.unlink()
+    undo(Path(receipt.output["path"]).with_suffix(".receipt.json"))
+    assert sorted(load(path)) == sorted(old)
+
+
+def test_safetensors_change_in_their_payload_alone(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "model.safetensors"
+    save_file(model().state_dict(), path)
+    receipt = operate("reset", path, module=MODULE)
+    assert receipt.output["path"].endswith("model.reset.safetensors")
+    old, new = load_file(path), load_file(receipt.output["path"])
+    assert all(torch.equal(new[name], old[name]) for name in old if not touched(name))
+    weight = f"{MODULE}.linear1.weight"
+    assert not torch.equal(new[weight], old[weight])
+
+
+def test_archives_that_state_checksums_in_front_need_the_values_twice(tmp_path: Path) -> None:
+    path = save(tmp_path / "torch.pth", 1)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "other.pth", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    receipt = operate("reset", tmp_path / "other.pth", module=MODULE)
+    with zipfile.ZipFile(receipt.output["path"]) as archive:
+        assert archive.testzip() is None
+    resumes(receipt.output["path"])
+
+
+def test_tied_weights_follow(tmp_path: Path) -> None:
+    weight = torch.randn(7, 3)
+    torch.save({"embed.weight": weight, "head.weight": weight}, tmp_path / "tied.pth")
+    receipt = operate("reset", tmp_path / "tied.pth", module="embed")
+    new = load(receipt.output["path"])
+    assert torch.equal(new["embed.weight"], new["head.weight"])
+    assert not torch.equal(new["embed.weight"], weight)
+
+
+def test_states_without_names_are_never_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "anonymous.pth"
+    layers = {f"layers.{i}.weight": torch.zeros(4, 4) for i in range(3)}
+    state = {
+        i: {"step": 1, "exp_avg": torch.zeros(4, 4), "exp_avg_sq": torch.zeros(4, 4)}
+        for i in range(3)
+    }
+    group = {"params": [2, 0, 1], "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
+    torch.save({"model": layers, "optimizer": {"state": state, "param_groups": [group]}}, path)
+    with pytest.raises(OperationError, match=r"no name|not sure|by order") as caught:
+        operate("reset", path, module="layers.0")
+    assert "--optimizer keep" in str(caught.value)
+    operate("reset", path, module="layers.0", optimizer="keep")
+
+
+def test_requests_that_do_not_fit_say_so_and_write_nothing(healthy: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.pth"
+    torch.save({"decoder.layers.1.linear1.weight": torch.zeros(2, 2)}, other)
+    with pytest.raises(NoSuchTensor, match=r"decoder\.layers"):
+        operate("reset", healthy, module="decoder.layer.1")
+    with pytest.raises(InvalidParameter, match=r"module is needed.*|colour"):
+        operate("reset", healthy, colour="red")
+    with pytest.raises(InvalidParameter, match="not one of"):
+        operate("reset", healthy, module=MODULE, optimizer="melt")
+    with pytest.raises(ShapeMismatch):
+        operate(
+            "transplant", healthy, module=f"{MODULE}.linear1.weight", from_checkpoint=str(other)
+        )
+    with pytest.raises(OperationError, match="--in-place"):
+        operate("reset", healthy, healthy, module=MODULE, force=True)
+    (tmp_path / "checkpoint_epoch_5.reset.pth").write_bytes(b"mine")
+    with pytest.raises(WouldOverwrite):
+        operate("reset", healthy, module=MODULE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint_epoch_5.pth",
+        "checkpoint_epoch_5.reset.pth",
+        "other.pth",
+    ]
