@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ckptools.rules.slots import SQUARES, measured_slots
 from ckptools.rules.weights import Measured, parameters, suffix
@@ -11,7 +11,7 @@ from ckptools.types.checkpoint import NamedTensor, RunState
 from ckptools.types.evidence import Evidence
 
 #: Smaller tensors are compatible with too much.
-LEAST_ELEMENTS = 256
+LEAST_ELEMENTS = 1024
 #: Roles whose fresh state says nothing about training: rarely touched, or frozen on purpose.
 _UNTOLD = frozenset({"embedding", "lora", "norm", "position", "query", "scale"})
 
@@ -55,56 +55,36 @@ def fresh_sets(evidence: Evidence) -> set[str]:
     }
 
 
-def fresh_matrices(judged: Sequence[Measured]) -> list[Measured]:
+def fresh_matrices(evidence: Evidence, judged: Sequence[Measured]) -> list[Measured]:
     """Return those of ``judged`` that look as initialised, when each is asked by itself.
 
     No trained matrix is uniform between sharp bounds, but many are nearly normal, and some have by
-    chance the spread of one of the normal initialisers: a normal one counts only in a stack whose
-    other blocks do not look fresh in the same place.
+    chance the spread of one of the normal initialisers.  A normal one counts when the bias beside
+    it is fresh, too; without a bias, when the other blocks of its stack do not look like this.
     """
     roles = [(tensor.set, tensor.stack, suffix(tensor)) for tensor, _ in judged]
     number = Counter(roles)
-    fresh = Counter(role for role, hit in zip(roles, judged, strict=True) if hit[1].initializers)
-    return [
-        hit
-        for role, hit in zip(roles, judged, strict=True)
-        if any("uniform" in name for name in hit[1].initializers or ())
-        or (hit[1].initializers and role[1] is not None and 2 * fresh[role] < number[role])
-    ]
+    alike = Counter(role for role, hit in zip(roles, judged, strict=True) if hit[1].initializers)
+    fresh = []
+    for role, hit in zip(roles, judged, strict=True):
+        names = hit[1].initializers or ()
+        bias = _bias_is_fresh(evidence, hit[0])
+        alone = role[1] is not None and 2 * alike[role] < number[role]
+        if any("uniform" in name for name in names) or (
+            names and (alone if bias is None else bias)
+        ):
+            fresh.append(hit)
+    return fresh
 
 
-def fresh_places(judged: Sequence[Measured]) -> dict[tuple[str, str], list[Measured]]:
-    """Return the fresh matrices by (set, place), where a place is as much as is wholly fresh.
-
-    It grows from a matrix outwards as long as every judged matrix under it is fresh, and ends at
-    the module.
-    """
-    fresh = fresh_matrices(judged)
-    names = {(tensor.set, tensor.name) for tensor, _ in fresh}
-    trained: set[tuple[str, str]] = set()
-    for tensor, _ in judged:
-        if (tensor.set, tensor.name) not in names:
-            trained.update((tensor.set, place) for place in _enclosing(tensor.name))
-    places: dict[tuple[str, str], list[Measured]] = {}
-    for hit in fresh:
-        tensor = hit[0]
-        inside = [p for p in _enclosing(tensor.name) if len(p) >= len(tensor.module)]
-        free = [p for p in inside if (tensor.set, p) not in trained]
-        places.setdefault((tensor.set, free[-1] if free else tensor.name), []).append(hit)
-    return places
-
-
-def _enclosing(name: str) -> list[str]:
-    """Return everything that ``name`` lies in, from the inside out."""
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1)]
-
-
-def lies_in(tensor: NamedTensor, places: Iterable[tuple[str, str]]) -> bool:
-    """Return whether a tensor lies in one of the places."""
-    return any(
-        tensor.set == name and f"{tensor.name}.".startswith(f"{place}.") for name, place in places
-    )
+def _bias_is_fresh(evidence: Evidence, tensor: NamedTensor) -> bool | None:
+    """Return whether the bias beside a weight looks as initialised; None without one."""
+    assert evidence.measurements is not None
+    name = f"{tensor.name.removesuffix('weight')}bias"
+    statistics = evidence.measurements.tensors.get((tensor.set, name))
+    if statistics is None or statistics.initializers is None:
+        return None
+    return bool(statistics.initializers)
 
 
 def stateless(evidence: Evidence) -> set[str]:

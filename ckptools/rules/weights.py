@@ -135,19 +135,67 @@ class Gathered:
 
 
 def gathered(checkpoint: Checkpoint, hits: Sequence[Measured], few: int = FEW) -> list[Gathered]:
-    """Return ``hits`` one by one when they are few, else by module, else by weight set.
+    """Return ``hits`` by the largest places that are hit throughout, else by module, else by set.
 
-    When most tensors of the file are hit, its modules say no more than the set does.
-    A page of forty equal warnings is not read; their number and the first names are.
+    A page of forty equal warnings is not read; their number and the first names are.  When most
+    tensors of the file are hit, its places say no more than the set does.
     """
+    every = list(checkpoint.tensors())
     targets = Targets(checkpoint)
-    if len(hits) <= few:
-        return [Gathered(targets.tensor(hit[0]), hit[0].name, (hit,)) for hit in hits]
+    if 2 * len(hits) > len(every) and len(hits) > few:
+        return _grouped((hit[0].set, None, hit) for hit in hits)
+    by_place = _grouped(_named(targets, place, hit) for place, hit in whole_places(every, hits))
+    if len(by_place) <= few:
+        return by_place
     modules = _grouped((targets.module(hit[0]), hit[0].module, hit) for hit in hits)
-    nearly_all = 2 * len(hits) > sum(len(weights.tensors) for weights in checkpoint.weight_sets)
-    if len(modules) <= few and not nearly_all:
-        return modules
-    return _grouped((hit[0].set, None, hit) for hit in hits)
+    return modules if len(modules) <= few else _grouped((hit[0].set, None, hit) for hit in hits)
+
+
+def _named(targets: Targets, place: str, hit: Measured) -> tuple[str, str | None, Measured]:
+    single = place == hit[0].name
+    return targets.tensor(hit[0]) if single else targets.within(hit[0], place), place, hit
+
+
+def whole_places(
+    every: Iterable[NamedTensor], hits: Sequence[Measured]
+) -> list[tuple[str, Measured]]:
+    """Return each hit with the largest place around it in which all of ``every`` are hit.
+
+    A place grows from a tensor outwards and ends at its module; a tensor that is alone in its
+    places stands for itself.
+    """
+    hit_names = {(tensor.set, tensor.name) for tensor, _ in hits}
+    mixed: set[tuple[str, str]] = set()
+    size: Counter[tuple[str, str]] = Counter()
+    for tensor in every:
+        around = [(tensor.set, place) for place in _enclosing(tensor.name)]
+        size.update(around)
+        if (tensor.set, tensor.name) not in hit_names:
+            mixed.update(around)
+    found = []
+    for hit in hits:
+        tensor = hit[0]
+        whole = [
+            place
+            for place in _enclosing(tensor.name)
+            if len(place) >= len(tensor.module) and (tensor.set, place) not in mixed
+        ]
+        alone = not whole or size[tensor.set, whole[-1]] == 1
+        found.append((tensor.name if alone else whole[-1], hit))
+    return found
+
+
+def _enclosing(name: str) -> list[str]:
+    """Return everything that ``name`` lies in, from the inside out."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1)]
+
+
+def lies_in(tensor: NamedTensor, places: Iterable[tuple[str, str]]) -> bool:
+    """Return whether a tensor lies in one of the places, given as (set, place)."""
+    return any(
+        tensor.set == name and f"{tensor.name}.".startswith(f"{place}.") for name, place in places
+    )
 
 
 def _grouped(triples: Iterable[tuple[str, str | None, Measured]]) -> list[Gathered]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ckptools.rules.fresh import fresh_places, fresh_sets, judged_by_set, lies_in, stepped
-from ckptools.rules.weights import Measured, parameters, siblings
+from ckptools.rules.fresh import fresh_matrices, fresh_sets, judged_by_set, stepped
+from ckptools.rules.weights import Measured, lies_in, parameters, siblings, whole_places
 from ckptools.types.evidence import Evidence
 from ckptools.types.measurements import Statistics
 
@@ -28,9 +28,7 @@ def out_of_place(
     if not hits:
         return
     fresh, moved = fresh_sets(evidence), stepped(evidence)
-    untrained = [
-        place for judged in judged_by_set(evidence).values() for place in fresh_places(judged)
-    ]
+    untrained = _untrained(evidence)
     shares = _shares(evidence, uniform)
     for tensor, statistics in hits:
         if tensor.set in fresh or tensor.role == "lora":
@@ -44,6 +42,15 @@ def out_of_place(
             yield (tensor, statistics), "the optimizer remembers gradients of it"
         elif share is None and len(tensor.ref.shape) > 1 and not statistics.initializers:
             yield (tensor, statistics), "nothing is known to start like this"
+
+
+def _untrained(evidence: Evidence) -> set[tuple[str, str]]:
+    """Return the places, as (set, place), whose matrices all look as initialised."""
+    return {
+        (name, place)
+        for name, judged in judged_by_set(evidence).items()
+        for place, _ in whole_places((t for t, _ in judged), fresh_matrices(evidence, judged))
+    }
 
 
 def _shares(

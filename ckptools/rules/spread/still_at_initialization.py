@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules.advice import grep, inspect
-from ckptools.rules.fresh import fresh_places, fresh_sets, is_start, judged_by_set, stateless
+from ckptools.rules.fresh import fresh_matrices, fresh_sets, is_start, judged_by_set, stateless
 from ckptools.rules.registry import found, rule
-from ckptools.rules.weights import Measured, Targets, count, listed
+from ckptools.rules.weights import Measured, Targets, count, listed, whole_places
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
@@ -36,7 +36,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         Not yet measured; hint. (On 17 trained files of five small transformers no matrix was
         compatible with a uniform initialiser, three output heads with a normal one, which
         therefore counts only against other blocks.) Files of epoch or step 0, embeddings,
-        positions, norms, LoRA and tensors below 256 elements stay silent, and so do sets in
+        positions, norms, LoRA and tensors below 1,024 elements stay silent, and so do sets in
         which more than the limit's share of the matrices look fresh: early in training the slow
         ones have hardly moved.
 
@@ -54,8 +54,12 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         if name in fresh:
             yield _whole_set(evidence, name, judged)
             continue
-        places = fresh_places(judged)
-        if 0 < sum(map(len, places.values())) <= limit * len(judged):
+        hits = fresh_matrices(evidence, judged)
+        if 0 < len(hits) <= limit * len(judged):
+            every = (tensor for tensor, _ in judged)
+            places: dict[str, list[Measured]] = {}
+            for place, hit in whole_places(every, hits):
+                places.setdefault(place, []).append(hit)
             yield from _findings(evidence, places, limit)
 
 
@@ -72,12 +76,12 @@ def _whole_set(evidence: Evidence, name: str, judged: list[Measured]) -> Finding
 
 
 def _findings(
-    evidence: Evidence, places: dict[tuple[str, str], list[Measured]], limit: float
+    evidence: Evidence, places: dict[str, list[Measured]], limit: float
 ) -> Iterator[Finding]:
     assert evidence.checkpoint is not None
     targets = Targets(evidence.checkpoint)
     without_state = stateless(evidence)
-    for (_, place), hits in places.items():
+    for place, hits in places.items():
         initializers = sorted({(hit[1].initializers or ("?",))[0] for hit in hits})
         number = f" ({count(len(hits), 'matrix', 'matrices')})" if len(hits) > 1 else ""
         idle = all(tensor.name in without_state for tensor, _ in hits)
