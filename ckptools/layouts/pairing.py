@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ckptools.layouts.parameter_names import parameter_shape
+from ckptools.layouts.parameters.problem import parameter_shape
 from ckptools.types.checkpoint import OptimizerState, WeightSet
 
 #: Averages of weights are followed, not trained.

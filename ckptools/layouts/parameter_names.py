@@ -1,39 +1,29 @@
 """Which parameter an optimizer's state belongs to; torch stores states by position.
 
-Names are given only where the file itself settles them: the groups carry ``param_names``, the ids
-are names, or a shape occurs once among the states and once among the parameters.
+Names are taken from the file where it has them: the groups carry ``param_names``, or the ids are
+names.  Otherwise shapes and orders are searched (:mod:`ckptools.layouts.parameters`), without
+reading any values; :func:`ckptools.layouts.parameters.naming.identify` reads them, too.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
+from ckptools.layouts.parameters.naming import by_order
+from ckptools.layouts.parameters.problem import parameter_shape
 from ckptools.names.prefixes import without_wrappers
 from ckptools.types.checkpoint import OptimizerState, ParameterState, WeightSet
-
-#: Slots that have the shape of their parameter.
-SHAPED = (
-    "exp_avg", "exp_avg_sq", "momentum_buffer", "square_avg", "sum", "exp_inf", "max_exp_avg_sq",
-    "acc_delta", "prev", "ax", "exp_avg_var", "hessian", "z", "p0", "state1", "variance",
-)  # fmt: skip
 
 
 def assign_names(optimizer: OptimizerState, weights: WeightSet) -> OptimizerState:
     """Return ``optimizer`` with its states named after the parameters of ``weights``.
 
-    ``matched_by`` says how: "names", "shapes", or "none" when no state could be named.
+    ``matched_by`` says how: "names", "order", "shapes", or "none" when no state could be named.
     """
-    for how, namer in (("names", _by_names), ("shapes", _by_shapes)):
-        states = namer(optimizer, weights)
-        if any(state.name is not None for state in states):
-            return replace(optimizer, states=states, matched_by=how, set=weights.name)
-    return optimizer
-
-
-def parameter_shape(state: ParameterState) -> tuple[int, ...] | None:
-    """Return the shape of the parameter that a state belongs to, or None when no slot tells."""
-    return next((state.slots[name].shape for name in SHAPED if name in state.slots), None)
+    states = _by_names(optimizer, weights)
+    if any(state.name is not None for state in states):
+        return replace(optimizer, states=states, matched_by="names", set=weights.name)
+    return by_order(optimizer, weights)
 
 
 def _by_names(optimizer: OptimizerState, weights: WeightSet) -> tuple[ParameterState, ...]:
@@ -61,20 +51,3 @@ def _said(optimizer: OptimizerState, state: ParameterState) -> str | None:
         if names is not None:
             return names[state.position]
     return state.id if isinstance(state.id, str) else None
-
-
-def _by_shapes(optimizer: OptimizerState, weights: WeightSet) -> tuple[ParameterState, ...]:
-    """Name the states whose shape no other state and only one parameter has."""
-    parameters = {
-        tensor.ref.shape: tensor.name for tensor in weights.tensors if tensor.kind == "parameter"
-    }
-    held = Counter(t.ref.shape for t in weights.tensors if t.kind == "parameter")
-    states = Counter(map(parameter_shape, optimizer.states))
-
-    def named(state: ParameterState) -> ParameterState:
-        shape = parameter_shape(state)
-        if shape is None or states[shape] != 1 or held[shape] != 1:
-            return state
-        return replace(state, name=parameters[shape], standing="sure")
-
-    return tuple(named(state) for state in optimizer.states)

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ckptools.layouts.parameters.laws import BROKEN, RIVALS, SHORTEST, Laws, Relation
+from ckptools.layouts.parameters.laws import ALONE, BROKEN, RIVALS, SHORTEST, Laws, Relation
 from ckptools.layouts.parameters.problem import Problem, Shape
 from ckptools.layouts.parameters.search import Hypothesis, hypotheses
+from ckptools.layouts.parameters.unordered import claims
 from ckptools.layouts.parameters.values import Samples, Values
 from ckptools.names.stacks import Place
 
@@ -27,8 +28,10 @@ from ckptools.names.stacks import Place
 DECIDES = 0.5
 #: Relations by which the better hypothesis must lead.
 LEAD = 2
-#: The largest residual at which a relation without siblings proves.
-_ALONE = 0.15
+#: Correlation with which a bias follows its weight...
+_AGREES = 0.9
+#: ... and how much closer to 1 it must be than any other.
+_CLOSER = 0.25
 #: Hypotheses that evidence looks at.
 _LOOKED_AT = 64
 #: Units sampled to weigh hypotheses against each other.
@@ -69,9 +72,37 @@ def decide(problem: Problem, places: Sequence[Place], values: Values | None) -> 
             elif candidate >= 0:
                 answer.give(slot, candidate, "by_order")
     _unique_shapes(problem, answer)
-    if samples is not None and chosen is not None:
+    if samples is not None and chosen is None:
+        _without_order(problem, answer, samples)
+    elif samples is not None:
         confirm(problem, answer, samples)
     return answer
+
+
+def _without_order(problem: Problem, answer: Answer, samples: Samples) -> None:
+    """Name what relations settle by themselves; the rest stays ambiguous."""
+    found = claims(problem, samples)
+    for candidate, slot in found.items():
+        if answer.standings[slot] != "sure":
+            answer.give(slot, candidate, "sure")
+    laws = laws_of(problem, answer.candidates, samples)
+    everyone = _rivals(problem, len(problem.slots))
+    for weight, bias, transposed in laws.biases():
+        holder = laws.owner(weight)
+        if holder is None or laws.owner(bias) is not None:
+            continue
+        slots = everyone.get(problem.shapes[bias], [])
+        own = sorted((agreement(samples, holder, s, transposed), s) for s in slots)
+        second = own[-2][0] if len(own) > 1 else 0.0
+        best, slot = own[-1] if own else (-1.0, 0)
+        close = best >= _AGREES and 1 - best <= _CLOSER * (1 - second)
+        if close and answer.standings[slot] != "sure":
+            answer.give(slot, bias, "sure")
+    if found:
+        answer.how = "evidence"
+    for slot, standing in enumerate(answer.standings):
+        if standing == "unknown" and problem.slots[slot] in problem.shapes:
+            answer.give(slot, None, "ambiguous")
 
 
 def _choose(
@@ -112,11 +143,12 @@ def _disagreeing_units(problem: Problem, found: list[Hypothesis]) -> set[int]:
 def _relations(
     problem: Problem, hypothesis: Hypothesis, samples: Samples, candidates: set[int]
 ) -> int:
-    laws = _laws(problem, hypothesis.candidates, samples)
+    laws = laws_of(problem, hypothesis.candidates, samples)
     return sum(1 for _ in laws.relations(laws.positions(candidates)))
 
 
-def _laws(problem: Problem, candidates: Sequence[int | None], samples: Samples) -> Laws:
+def laws_of(problem: Problem, candidates: Sequence[int | None], samples: Samples) -> Laws:
+    """Return the laws among the states as ``candidates`` (by slot) places them."""
     owner: list[int | None] = [None] * len(problem.names)
     for slot, candidate in enumerate(candidates):
         if candidate is not None and candidate >= 0:
@@ -142,7 +174,7 @@ def _unique_shapes(problem: Problem, answer: Answer) -> None:
 
 def confirm(problem: Problem, answer: Answer, samples: Samples) -> None:
     """Raise to *sure* what its own relation proves; take the name from what contradicts one."""
-    laws = _laws(problem, answer.candidates, samples)
+    laws = laws_of(problem, answer.candidates, samples)
     rivals = _rivals(problem)
     contradicted: dict[int, None] = {}
     for pattern in patterns(laws, problem.names):
@@ -154,13 +186,50 @@ def confirm(problem: Problem, answer: Answer, samples: Samples) -> None:
                 if laws.proves(relation, candidate, rivals[problem.shapes[candidate]]):
                     answer.give(slot, candidate, "sure")
         contradicted.update(dict.fromkeys(m for r in pattern.broken for m in laws.members(r)))
+    _confirm_biases(laws, answer, samples, rivals, problem.shapes)
     for candidate in contradicted:
         slot = laws.owner(candidate)
         if slot is not None and answer.standings[slot] == "by_order":
             answer.give(slot, None, "ambiguous")
 
 
-def _rivals(problem: Problem) -> dict[Shape, list[int]]:
+def _confirm_biases(
+    laws: Laws,
+    answer: Answer,
+    samples: Samples,
+    rivals: dict[Shape, list[int]],
+    shapes: Sequence[Shape],
+) -> None:
+    """Raise to *sure* the biases whose second moment follows that of a sure weight's rows.
+
+    A row's gradient is the bias's times the input, so their mean squares rise and fall together.
+    """
+    for weight, bias, transposed in laws.biases():
+        holder, slot = laws.owner(weight), laws.owner(bias)
+        if holder is None or slot is None or answer.standings[holder] != "sure":
+            continue
+        if answer.standings[slot] == "sure":
+            continue
+        own = agreement(samples, holder, slot, transposed)
+        others = [one for one in rivals[shapes[bias]] if one != slot]
+        closest = max((agreement(samples, holder, one, transposed) for one in others), default=0.0)
+        if own >= _AGREES and 1 - own <= _CLOSER * (1 - closest):
+            answer.give(slot, bias, "sure")
+
+
+def agreement(samples: Samples, weight: int, bias: int, transposed: bool) -> float:
+    """Return the correlation of a bias's log v with that of a weight's rows; -1 for none."""
+    lines, own = samples.energies(weight), samples.energies(bias)
+    if lines is None or own is None or lines[transposed].size != own[0].size:
+        return -1.0
+    x, y = lines[transposed] - lines[transposed].mean(), own[0] - own[0].mean()
+    size = float(np.linalg.norm(x) * np.linalg.norm(y))
+    if own[0].size < 2 * SHORTEST or not size > 0:
+        return -1.0
+    return float(x @ y) / size
+
+
+def _rivals(problem: Problem, count: int = RIVALS) -> dict[Shape, list[int]]:
     """Return a few slots of every shape, evenly drawn."""
     by_shape: dict[Shape, list[int]] = defaultdict(list)
     for slot, shape in enumerate(problem.slots):
@@ -168,7 +237,7 @@ def _rivals(problem: Problem) -> dict[Shape, list[int]]:
             by_shape[shape].append(slot)
     drawn = {}
     for shape, slots in by_shape.items():
-        picked = np.unique(np.linspace(0, len(slots) - 1, min(RIVALS, len(slots))).astype(int))
+        picked = np.unique(np.linspace(0, len(slots) - 1, min(count, len(slots))).astype(int))
         drawn[shape] = [slots[int(index)] for index in picked]
     return drawn
 
@@ -196,7 +265,7 @@ class Pattern:
         """
         if self.places > 1:
             return self.held if len(self.held) >= max(2, (self.places + 1) // 2) else []
-        return [r for r in self.held if r.residual < _ALONE and r.length >= 2 * SHORTEST]
+        return [r for r in self.held if r.residual < ALONE and r.length >= 2 * SHORTEST]
 
 
 def patterns(laws: Laws, names: Sequence[str]) -> list[Pattern]:

@@ -33,6 +33,8 @@ from ckptools.layouts.parameters.values import Floats, Samples
 HOLDS = 0.3
 #: ... and proves a state when other states give this many times more.
 MARGIN = 2.0
+#: The largest residual at which a relation without siblings is believed.
+ALONE = 0.15
 #: Residual above which a relation is plainly broken.
 BROKEN = 0.5
 #: Relations between shorter vectors say nothing.
@@ -144,6 +146,49 @@ class Laws:
             if unit.weight in candidates or unit.bias in candidates
         ]
 
+    def biases(self) -> list[tuple[int, int, bool]]:
+        """Return (weight, bias, transposed) of the matrices that have a bias."""
+        return [
+            (unit.weight, unit.bias, unit.transposed)
+            for unit in self._units
+            if unit.bias is not None and not unit.vector
+        ]
+
+    def matrices(self) -> list[int]:
+        """Return the units that are no vectors."""
+        return [number for number, unit in enumerate(self._units) if not unit.vector]
+
+    def weight(self, unit: int) -> int:
+        """Return the weight (a candidate) of a unit."""
+        return self._units[unit].weight
+
+    def gain_and_bias(self, unit: int) -> tuple[int, int | None]:
+        """Return the weight and bias of a norm."""
+        return self._units[unit].weight, self._units[unit].bias
+
+    def norm_readers(self, window: int) -> Iterator[tuple[int, list[int]]]:
+        """Yield every norm with each run of up to three neighbours that may read it."""
+        for norm, unit in enumerate(self._units):
+            if not unit.vector:
+                continue
+            high = min(len(self._units), norm + window + 1)
+            for start in range(max(0, norm - window), high):
+                for end in range(start + 1, min(start + 4, high + 1)):
+                    readers = list(range(start, end))
+                    if all(self._reads(reader, norm) for reader in readers):
+                        yield norm, readers
+
+    def _reads(self, unit: int, norm: int) -> bool:
+        if self._units[unit].vector:
+            return False
+        return self._length(unit, "in") == self._shapes[self._units[norm].weight][0]
+
+    def product(self, candidate: int, slot: int) -> Floats | None:
+        """Return w∘m of a vector with any slot's running mean."""
+        w = self._samples.weight(candidate)
+        m = self._gradients(slot, w)
+        return None if w is None or m is None else w[0][:, 0] * m[0][:, 0]
+
     def owner(self, candidate: int) -> int | None:
         """Return the slot that the hypothesis gives a candidate."""
         return self._owner[candidate]
@@ -193,8 +238,8 @@ class Laws:
         unit = self._units[number]
         slot = instead.get(unit.weight, self._owner[unit.weight])
         w = self._samples.weight(unit.weight)
-        m = None if slot is None or unit.vector else self._samples.first(slot)
-        sums = self._end(number, "out", instead)
+        m = None if slot is None or unit.vector else self._gradients(slot, w)
+        sums = self.end(number, "out", instead)
         if w is None or m is None or sums is None or sums.size < SHORTEST:
             return None
         if unit.transposed or w[0].shape[1] < 4 * SHORTEST:
@@ -214,7 +259,7 @@ class Laws:
             for unit, end, fold in side:
                 one = self._units[unit]
                 changed = one.weight in instead or one.bias in instead
-                vector = self._end(unit, end, instead) if changed else self._kept_end(unit, end)
+                vector = self.end(unit, end, instead) if changed else self._kept_end(unit, end)
                 if vector is None:
                     return None
                 folded = _folded(vector, fold)
@@ -320,16 +365,16 @@ class Laws:
     def _kept_end(self, unit: int, end: str) -> Floats | None:
         key = (unit, end)
         if key not in self._ends:
-            self._ends[key] = self._end(unit, end, {})
+            self._ends[key] = self.end(unit, end, {})
         return self._ends[key]
 
-    def _end(self, unit: int, end: str, instead: dict[int, int]) -> Floats | None:
+    def end(self, unit: int, end: str, instead: dict[int, int]) -> Floats | None:
         """Return one vector of a unit, with other slots ``instead`` for some candidates."""
         one = self._units[unit]
         slot = instead.get(one.weight, self._owner[one.weight])
         w = self._samples.weight(one.weight)
-        m = None if slot is None else self._samples.first(slot)
-        if w is None or m is None or w[0].shape != m[0].shape or w[1].shape != m[1].shape:
+        m = None if slot is None else self._gradients(slot, w)
+        if w is None or m is None:
             return None
         if end == "in":
             return _line_sums(w, m, 0 if one.transposed else 1)
@@ -343,13 +388,23 @@ class Laws:
             return total
         return _part(total, end, self._shapes[one.weight], self._samples.limit)
 
+    def _gradients(
+        self, slot: int, w: tuple[Floats, Floats] | None
+    ) -> tuple[Floats, Floats] | None:
+        """Return the running mean of gradients beside a weight, coupled decay taken out."""
+        m = self._samples.first(slot)
+        if w is None or m is None or w[0].shape != m[0].shape or w[1].shape != m[1].shape:
+            return None
+        decay = self._samples.decay(slot)
+        return (m[0] - decay * w[0], m[1] - decay * w[1]) if decay else m
+
     def _with_bias(self, total: Floats, unit: Unit, instead: dict[int, int]) -> Floats:
         if unit.bias is None:
             return total
         slot = instead.get(unit.bias, self._owner[unit.bias])
         b = self._samples.weight(unit.bias)
-        m = None if slot is None else self._samples.first(slot)
-        if b is None or m is None or b[0].shape != m[0].shape:
+        m = None if slot is None else self._gradients(slot, b)
+        if b is None or m is None:
             return total
         product = b[0][:, 0] * m[0][:, 0]
         if product.size == total.size:

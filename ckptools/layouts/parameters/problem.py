@@ -37,10 +37,8 @@ class Problem:
     slots: tuple[Shape | None, ...]
 
 
-def state_shape(state: ParameterState) -> Shape | None:
+def parameter_shape(state: ParameterState) -> Shape | None:
     """Return the shape of the parameter that a state belongs to, or None when no slot tells."""
-    if "absmax1" in state.slots:
-        return None  # quantised block by block: the slots may be padded
     row, column = (state.slots.get(f"exp_avg_sq_{side}") for side in ("row", "col"))
     if row is not None and column is not None:
         return (*row.shape, *column.shape[-1:])
@@ -65,7 +63,7 @@ def problem(optimizer: OptimizerState, weights: WeightSet) -> tuple[Problem, lis
         names=tuple(tensor.name for tensor in candidates),
         shapes=tuple(tensor.ref.shape for tensor in candidates),
         groups=members,
-        slots=tuple(state_shape(state) for state in states),
+        slots=tuple(parameter_shape(state) for state in states),
     )
     return made, candidates
 

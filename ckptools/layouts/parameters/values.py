@@ -29,10 +29,13 @@ class Values(Protocol):
         """Return the weight, or None where it cannot be read."""
 
     def first(self, slot: int) -> NDArray[Any] | None:
-        """Return the running mean of gradients, coupled weight decay taken out, or None."""
+        """Return the running mean of gradients, or None."""
 
     def second(self, slot: int) -> NDArray[Any] | None:
         """Return the running mean or sum of squares, or None."""
+
+    def decay(self, slot: int) -> float:
+        """Return how much of the weight the running mean of gradients holds beside them."""
 
 
 class FileValues:
@@ -40,11 +43,13 @@ class FileValues:
 
     def __init__(self, optimizer: OptimizerState, candidates: Sequence[NamedTensor]) -> None:
         self._states = optimizer.states
+        self._groups = optimizer.groups
+        self._kind = optimizer.kind
         self._candidates = candidates
 
     def weight(self, candidate: int) -> NDArray[Any] | None:
         """Return the weight, or None where it cannot be read."""
-        return _read(self._candidates[candidate].ref)
+        return read(self._candidates[candidate].ref)
 
     def first(self, slot: int) -> NDArray[Any] | None:
         """Return exp_avg or momentum_buffer, or None."""
@@ -54,13 +59,29 @@ class FileValues:
         """Return exp_avg_sq or its like, or None."""
         return self._slot(slot, SECOND)
 
+    def decay(self, slot: int) -> float:
+        """Return λ for coupled weight decay (λ/(1−μ) for a momentum buffer), else 0."""
+        state = self._states[slot]
+        settings = self._groups[state.group].settings if state.group >= 0 else {}
+        weight_decay, momentum = (_number(settings.get(k)) for k in ("weight_decay", "momentum"))
+        if self._kind not in ("Adam", "AMSGrad", "SGD", "NAdam", "RAdam"):
+            return 0.0
+        if settings.get("decoupled_weight_decay") is True or momentum >= 1:
+            return 0.0
+        return weight_decay / (1 - momentum) if self._kind == "SGD" else weight_decay
+
     def _slot(self, slot: int, names: tuple[str, ...]) -> NDArray[Any] | None:
         held = self._states[slot].slots
         ref = next((held[name] for name in names if name in held), None)
-        return None if ref is None else _read(ref)
+        return None if ref is None else read(ref)
 
 
-def _read(ref: TensorRef) -> NDArray[Any] | None:
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def read(ref: TensorRef) -> NDArray[Any] | None:
+    """Return the values of a tensor, or None where they cannot be read."""
     if not ref.readable:
         return None
     try:
@@ -80,6 +101,7 @@ class Samples:
         self._values = values
         self.limit = _sample_size(shapes)
         self._kept: dict[tuple[str, int], tuple[Floats, Floats] | None] = {}
+        self._energies: dict[int, tuple[Floats, Floats] | None] = {}
 
     def weight(self, candidate: int) -> tuple[Floats, Floats] | None:
         """Return (rows, columns) of a weight, each (sampled, others); None where unreadable."""
@@ -88,6 +110,18 @@ class Samples:
     def first(self, slot: int) -> tuple[Floats, Floats] | None:
         """Return (rows, columns) of a running mean of gradients, or None."""
         return self._sample("first", slot)
+
+    def decay(self, slot: int) -> float:
+        """Return how much of the weight the running mean of gradients holds beside them."""
+        return self._values.decay(slot)
+
+    def energies(self, slot: int) -> tuple[Floats, Floats] | None:
+        """Return the logarithm of the mean second moment of each row and column, or None."""
+        if slot not in self._energies:
+            array = self._values.second(slot)
+            cut = None if array is None else self._cut(array)
+            self._energies[slot] = None if cut is None else (_log_mean(cut[0]), _log_mean(cut[1]))
+        return self._energies[slot]
 
     def _sample(self, what: str, index: int) -> tuple[Floats, Floats] | None:
         key = (what, index)
@@ -108,6 +142,11 @@ class Samples:
         moved = np.moveaxis(wide, 1, 0)[sampled(wide.shape[1], self.limit)]
         columns = moved.reshape(-1, wide.size // wide.shape[1])
         return np.ascontiguousarray(rows), np.ascontiguousarray(columns)
+
+
+def _log_mean(lines: Floats) -> Floats:
+    with np.errstate(all="ignore"):
+        return np.asarray(np.log(np.maximum(lines, 0).mean(axis=1) + np.float32(1e-37)))
 
 
 def sampled(length: int, limit: int) -> NDArray[np.int64]:
