@@ -15,16 +15,18 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from numba import njit
+from numba.extending import overload
 from numpy.typing import NDArray
 
 from ckptools.stats import digest
+from ckptools.stats.families import Family
 from ckptools.stats.moments import SAFE
 from ckptools.stats.plain import GOLDEN, MIX_1, MIX_2
 
@@ -81,6 +83,32 @@ def _jit(reorder: bool) -> Callable[[Function], Function]:
         return made
 
     return decorate
+
+
+def prepare(families: Iterable[Family], *, joint: bool) -> None:
+    """Load or compile all that values of these families need, by measuring none of them.
+
+    Raises
+    ------
+    OSError: the cache folder took a file of ours before and does no longer.
+    """
+    known = set(families)
+    histogram = np.zeros(1 << 16, dtype=np.int64)
+    hash_leaves(np.empty(0, np.uint64), np.empty((0, 2), np.uint64))
+    for bits in {family.bits for family in known}:
+        notes = np.empty(0, np.uint64), np.empty(0, np.uint8), np.empty(0, np.uint8)
+        scan_rows(np.empty(0, bits), 0, 1, 1, 1, *notes, np.zeros(1, np.int64))
+    for bits in {family.bits for family in known if family.kind == "codes"}:
+        count_codes(np.empty(0, bits), histogram)
+    reals = {family.number for family in known if family.kind == "real"}
+    if any(family.kind == "complex" for family in known):
+        reals.add(np.dtype(np.float64))
+    for number in reals:
+        tallies = np.zeros(4, np.int64), np.zeros(2, np.int64), np.zeros(6)
+        scan_real(np.empty(0, number), histogram, *tallies)
+    if joint:
+        nothing = np.empty(0, np.float32)
+        join_adam(nothing, nothing, nothing, 1.0, 1.0, np.zeros(3))
 
 
 def count_codes(codes: NDArray[Any], histogram: NDArray[np.int64]) -> None:
@@ -396,17 +424,40 @@ def join_adam(
     sums: NDArray[np.float64],
 ) -> None:
     """Add sums over the Adam direction: see :func:`ckptools.stats.plain.join_adam`."""
-    if first.dtype == second.dtype == np.float32:
-        _join_adam(weight, first, second, np.float32(root), np.float32(eps), root, eps, sums)
-    else:
+    if first.dtype == np.float64:
         _join_adam(weight, first, second, root, eps, root, eps, sums)
+    else:
+        _join_adam(weight, first, second, np.float32(root), np.float32(eps), root, eps, sums)
+
+
+def _floats(part: NDArray[Any], scratch: NDArray[np.uint32]) -> NDArray[Any]:
+    """Return floats as they are, and the bits of bfloat16 widened to float32 in ``scratch``."""
+    return _widened(part, scratch) if part.dtype == np.uint16 else part
+
+
+@overload(_floats)
+def _choose_floats(part, scratch):  # type: ignore[no-untyped-def]
+    """Choose by type when compiling; numba wants the very same signatures."""
+    if part.dtype == numba.types.uint16:
+        return lambda part, scratch: _widened(part, scratch)  # noqa: PLW0108
+    return lambda part, scratch: part
+
+
+@_jit(reorder=False)
+def _widened(part, scratch):  # type: ignore[no-untyped-def]
+    for i in range(part.size):
+        scratch[i] = np.uint32(part[i]) << np.uint32(16)
+    return scratch[: part.size].view(np.float32)
 
 
 @_jit(reorder=False)
 def _join_adam(weight, first, second, root, eps, wide_root, wide_eps, sums):  # type: ignore[no-untyped-def]
+    scratch = np.empty((3, BLOCK), dtype=np.uint32)
     for start in range(0, weight.size, BLOCK):
         stop = min(start + BLOCK, weight.size)
-        w, m, v = weight[start:stop], first[start:stop], second[start:stop]
+        w = _floats(weight[start:stop], scratch[0])
+        m = _floats(first[start:stop], scratch[1])
+        v = _floats(second[start:stop], scratch[2])
         squares, products = _direction(w, m, v, root, eps)
         count = stop - start
         if not (math.isfinite(squares) and math.isfinite(products)):

@@ -8,6 +8,7 @@ jobs take numpy, jobs above :data:`COMPILED_ABOVE` bytes the compiled one.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.stats import plain
+from ckptools.stats.families import Family
 from ckptools.stats.moments import Moments, from_array
 
 #: bytes of a whole job from which loading compiled kernels pays
@@ -93,19 +95,27 @@ class Engine(Protocol):
         eps: float,
         sums: NDArray[np.float64],
     ) -> None:
-        """Add up the Adam direction: its squares, its product with the weight, the count."""
+        """Add up the Adam direction: its squares, its product with the weight, the count.
+
+        Each array is float32 or the bits of bfloat16 as uint16, or all three are float64.
+        """
 
 
-def engine(nbytes: int) -> tuple[Engine, str | None]:
+def engine(
+    nbytes: int, families: Iterable[Family] = (), *, joint: bool = False
+) -> tuple[Engine, str | None]:
     """Return the engine for a job of ``nbytes``, and why it is not the compiled one if it fits.
 
-    numba is unusable where it cannot cache what it compiled, or where it fails to load; both are
-    remarks to the user and no errors, because numpy gives the same numbers.
+    What ``families`` (and joint measures of slots) need is loaded or compiled here and not in the
+    middle of the work.  numba is unusable where it cannot cache what it compiled, or where it fails
+    to load; both are remarks to the user and no errors, because numpy gives the same numbers.
     """
     if nbytes < COMPILED_ABOVE:
         return _as_engine(plain), None
     try:
-        return _as_engine(importlib.import_module("ckptools.stats.compiled")), None
+        compiled = importlib.import_module("ckptools.stats.compiled")
+        compiled.prepare(families, joint=joint)
+        return _as_engine(compiled), None
     except (ImportError, OSError, RuntimeError) as error:
         return _as_engine(plain), f"compiled kernels are not available ({error}); numpy is used"
 

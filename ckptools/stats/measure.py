@@ -33,6 +33,8 @@ from ckptools.types.tensor import TensorRef
 CHUNK = 1 << 20
 #: bytes of one tensor after which another thread may take over
 RUN = 64 << 20
+#: bytes beyond which a view that is larger than its storage is not read
+EXPANDED = 256 << 20
 #: jobs below this size are not worth a second thread
 THREADED_ABOVE = 4 << 20
 
@@ -145,7 +147,8 @@ def measure(
     """
     jobs, refused = plan(checkpoint)
     total = sum(job.nbytes for job in jobs)
-    chosen, remark = engine(total)
+    families = (part.family for job in jobs for part in job.parts)
+    chosen, remark = engine(total, families, joint=any(job.direction for job in jobs))
     campaign = Campaign(checkpoint, chosen, refused, progress, total)
     campaign.run(jobs, _threads(threads, total))
     found = campaign.measurements(() if remark is None else (remark,))
@@ -215,10 +218,18 @@ def _part(ref: TensorRef, key: Key, refused: dict[Key, str]) -> Part | None:
         reason = "the file holds no values for it"
     elif reason is None and ref.numel and not elements:
         reason = "its bytes are missing"
+    elif reason is None and _expanded(ref):
+        reason = f"its {ref.numel:,} elements are a few bytes repeated"
     if reason is not None or known is None:
         refused[key] = reason or ""
         return None
     return Part(ref, known, elements, [key])
+
+
+def _expanded(ref: TensorRef) -> bool:
+    """Return whether reading all elements would read the same few bytes again and again."""
+    assert ref.storage is not None
+    return ref.nbytes > max(EXPANDED, ref.storage.nbytes)
 
 
 def _weight_of(

@@ -165,9 +165,16 @@ def join_adam(
     Elements of which u or w is not finite are left out (v is negative, or 0 with eps).
     """
     with np.errstate(all="ignore"):
-        w, m, v = (part.astype(np.float64) for part in (weight, first, second))
+        w, m, v = (_wide(part) for part in (weight, first, second))
         u = m / (root * np.sqrt(v) + eps)
     kept = np.isfinite(u) & np.isfinite(w)
     if not kept.all():
         u, w = u[kept], w[kept]
     sums += (u * u).sum(), (w * u).sum(), u.size
+
+
+def _wide(part: NDArray[Any]) -> Floats:
+    """Return float64 values; uint16 holds the bits of bfloat16, the upper half of a float32."""
+    if part.dtype == np.uint16:
+        part = (part.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return part.astype(np.float64)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.sources.arrays import read_array
-from ckptools.stats.families import Family, family
+from ckptools.stats.families import DTYPES, Family, family
 from ckptools.stats.kernel import Engine
 from ckptools.types.checkpoint import OptimizerState, ParameterState
 from ckptools.types.measurements import SlotMeasures, Statistics
@@ -29,6 +29,7 @@ from ckptools.types.tensor import FLOATING, TensorRef
 #: optimizer kinds with first and second moments as Adam keeps them
 ADAM = frozenset({"Adam", "AdamW", "AMSGrad"})
 _TINY = 1e-300
+_BFLOAT16 = DTYPES["bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,17 @@ class Joint:
 
 
 def _alike(*parts: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """Return all parts as float32, or as float64 when one of them is."""
-    if all(part.dtype == np.float32 for part in parts):
-        return parts
-    wide = any(part.dtype == np.float64 for part in parts)
-    target = np.float64 if wide else np.float32
-    with np.errstate(invalid="ignore", over="ignore"):
-        return tuple(part.astype(target, copy=False) for part in parts)
+    """Return all parts as an engine takes them: of single precision, or all of double."""
+    if any(part.dtype == np.float64 for part in parts):
+        return tuple(part.astype(np.float64, copy=False) for part in parts)
+    return tuple(_single(part) for part in parts)
+
+
+def _single(part: NDArray[Any]) -> NDArray[Any]:
+    if part.dtype == _BFLOAT16:
+        return part.view(np.uint16)
+    with np.errstate(invalid="ignore"):
+        return part.astype(np.float32, copy=False)
 
 
 def direction(optimizer: OptimizerState, state: ParameterState) -> Direction | None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -172,6 +173,19 @@ def adam_sums(engine: Any, kind: type, **spoil: Any) -> NDArray[np.float64]:
     expected = [float((u * u).sum()), float((wide[0] * u).sum()), float(u.size)]
     assert sums.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6 * expected[0] ** 0.5)
     return sums
+
+
+def test_bits_of_bfloat16_are_widened(engine: Any) -> None:
+    rng = np.random.default_rng(5)
+    halves = [(rng.random(5000) + 0.5).astype(ml_dtypes.bfloat16) for _ in range(3)]
+    wide = [half.astype(np.float32) for half in halves]
+    expected = np.zeros(3)
+    engine.join_adam(*wide, 1.5, 1e-8, expected)
+    for first in (0, 1):  # all of them, or all but the weight
+        sums = np.zeros(3)
+        mixed = wide[:first] + [half.view(np.uint16) for half in halves[first:]]
+        engine.join_adam(*mixed, 1.5, 1e-8, sums)
+        assert sums.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -321,6 +321,16 @@ def test_what_cannot_be_measured_has_a_reason(
     assert not found.tensors
 
 
+def test_a_tensor_expanded_beyond_all_bounds_is_not_read(tmp_path: Path) -> None:
+    file = ArrayFile(tmp_path / "expanded.bin")
+    ref = file.add(np.ones(10, np.float32))
+    huge = strided(ref, (10**6, 10**6, 10), (0, 0, 1))
+    some = strided(ref, (100, 10), (0, 1))
+    found = measure(checkpoint_of(file.path, {"huge": huge, "some": some}, file=file))
+    assert "repeated" in found.not_measured["model", "huge"]
+    assert found.tensors["model", "some"].duplicate_rows == 99
+
+
 def test_progress_reaches_the_total_from_one_thread_at_a_time(
     small_chunks: None, tmp_path: Path
 ) -> None:
