@@ -16,7 +16,7 @@ ODD_CHARACTERS = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
 #: nodes of a tree that are looked at
-MAX_NODES = 5_000_000
+MAX_NODES = 1_000_000
 
 
 def cross_checked(container: Container, others: Sequence[str]) -> Container:
