@@ -43,5 +43,6 @@ class Progress:
                 leave=False,
                 dynamic_ncols=True,
             )
-        self._bar.total = total
-        self._bar.update(max(done - self._bar.n, 0))
+        if done < self._bar.n:  # a second pass begins
+            self._bar.reset(total)
+        self._bar.update(done - self._bar.n)

@@ -84,7 +84,7 @@ class TensorRow:
         ratio = flat.pop("next_update_ratio")
         numel = flat["numel"] = self.tensor.ref.numel
         flat |= {name: measured.get(name) for name in (*_SHOWN, *_QUANTILES)} | {"numel": numel}
-        flat |= {name: spectrum.get(name) for name in _SPECTRUM}
+        flat |= {name: spectrum.get(name) for name in _SPECTRUM if name != "method"}
         flat |= {f"{slot}_l2_norm": values["l2_norm"] for slot, values in slots.items()}
         return flat | {"next_update_ratio": ratio}
 

@@ -130,7 +130,10 @@ class TestProgress:
         with Progress("reading") as progress:
             clock[0] = 1.1
             progress(5, 10)
-            progress(4, 10)
+            progress(10, 10)
+            progress(2, 40)
+            assert progress._bar is not None
+            assert (progress._bar.n, progress._bar.total) == (2, 40), "a second pass starts anew"
         err = capsys.readouterr().err
         assert "reading:  50%" in err
         assert err.endswith("\r")
