@@ -1,4 +1,4 @@
-"""What is asked of every container: whether it is only one, and whether its names are plain."""
+"""What is asked of every container: is it only one, are its names plain, does it end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from ckptools.formats.fault_list import FaultList
+from ckptools.formats.view_budget import REASON, ViewBudget
 from ckptools.types.container import Container
+from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import Instance, Pairs, SetNode
 
 #: control characters, characters that reorder or hide text, and halves of characters
@@ -22,7 +24,8 @@ MAX_NODES = 1_000_000
 def cross_checked(container: Container, others: Sequence[str]) -> Container:
     """Return the container with a fault for every other format that claims the same bytes.
 
-    Keys with characters that a terminal would obey rather than print are reported, too.
+    Keys with characters that a terminal would obey rather than print are reported, too, and
+    tensors that show the same bytes over and over lose their values.
     """
     faults = FaultList()
     for name in others:
@@ -32,23 +35,54 @@ def cross_checked(container: Container, others: Sequence[str]) -> Container:
             f"the file is read as {container.format}, other tools may read it as {name}",
             other=name,
         )
-    for key in _odd_keys(container.root):
+    nodes = list(_nodes(container.root))
+    for key in _odd_keys(nodes):
         faults.add("odd-key", ascii(key)[:120], "a key with invisible characters", scope="object")
+    refused = _limit_views(nodes)
+    if refused:
+        message = f"{refused:,} tensors are not read: {REASON}"
+        faults.add("overlapping-views", "file", message, tensors=refused)
     if not faults.faults():
         return container
     return replace(container, faults=(*container.faults, *faults.faults()))
 
 
-def _odd_keys(root: Any) -> Iterator[str]:
-    """Yield the keys of all mappings below ``root`` that hold odd characters."""
-    for pairs in _mappings(root):
-        for key, _ in pairs:
+def _odd_keys(nodes: list[Any]) -> Iterator[str]:
+    """Yield the keys of all mappings that hold odd characters."""
+    for node in nodes:
+        for key, _ in _pairs(node):
             if type(key) is str and not key.isprintable() and ODD_CHARACTERS.search(key):
                 yield key
 
 
-def _mappings(root: Any) -> Iterator[list[tuple[Any, Any]]]:
-    """Yield the pairs of every mapping-like node, each node once."""
+def _limit_views(nodes: list[Any]) -> int:
+    """Take the values from tensors beyond the budget; return from how many."""
+    budget = ViewBudget(ref for node in nodes for ref in _tensors(node))
+    if not budget.refused:
+        return 0
+    count = 0
+    for node in nodes:
+        count += sum(budget.limited(ref) is not ref for ref in _tensors(node))
+        if isinstance(node, Instance) and isinstance(node.value, TensorRef):
+            node.value = budget.limited(node.value)
+        elif isinstance(node, Pairs):
+            node.entries = [
+                (key, budget.limited(value) if isinstance(value, TensorRef) else value)
+                for key, value in node.entries
+            ]
+    return count
+
+
+def _tensors(node: Any) -> Iterator[TensorRef]:
+    """Yield the tensor that an object was recognised as, and those that a flat format lists."""
+    if isinstance(node, Instance) and isinstance(node.value, TensorRef):
+        yield node.value
+    elif isinstance(node, Pairs):
+        yield from (value for _, value in node.entries if isinstance(value, TensorRef))
+
+
+def _nodes(root: Any) -> Iterator[Any]:
+    """Yield every node that holds others, once, outer ones first."""
     waiting = [root]
     seen: set[int] = set()
     while waiting and len(seen) < MAX_NODES:
@@ -56,9 +90,8 @@ def _mappings(root: Any) -> Iterator[list[tuple[Any, Any]]]:
         if not isinstance(node, _INNER) or id(node) in seen:
             continue
         seen.add(id(node))
-        pairs = _pairs(node)
-        yield pairs
-        waiting.extend(value for _, value in pairs)
+        yield node
+        waiting.extend(value for _, value in _pairs(node))
         waiting.extend(_others(node))
 
 

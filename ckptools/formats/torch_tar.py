@@ -26,7 +26,7 @@ from ckptools.formats.zip_directory import LOCAL
 from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
-from ckptools.types.tree import Global, Persistent
+from ckptools.types.tree import Global, Instance, Persistent
 
 #: in the order in which torch reads them
 MEMBERS = ("storages", "tensors", "pickle")
@@ -128,7 +128,7 @@ class _Archive:
     members: dict[str, Member]
     faults: FaultList
     globals: list[GlobalUse] = field(default_factory=list)
-    objects: dict[int, _Typed | TensorRef] = field(default_factory=dict)
+    objects: dict[int, _Typed | Instance] = field(default_factory=dict)
     position: int = 0
     end: int = 0
 
@@ -236,11 +236,11 @@ class _Archive:
         """Find every tensor's shape, strides and offset."""
         self.enter("tensors")
         for _ in range(self.count("the number of tensors")):
-            key, storage_key, _ = self.fields("a tensor")
+            key, storage_key, kind = self.fields("a tensor")
             typed = self.objects.get(storage_key) if type(storage_key) is int else None
             if not isinstance(typed, _Typed):
                 raise self.fail(f"tensor {key} is of no storage")
-            self.objects[key] = self._tensor(key, typed)
+            self.objects[key] = Instance(kind, via="PERSID", value=self._tensor(key, typed))
 
     def _tensor(self, key: int, typed: _Typed) -> TensorRef:
         """Return the tensor whose sizes stand at the present position."""
@@ -281,7 +281,7 @@ class _Archive:
             is_class = len(pid) == 3 and type(pid[0]) is Global
             return pid[0] if is_class else Persistent(pid)
         found = self.objects.get(self._key(pid))
-        return found if isinstance(found, TensorRef) else Persistent(pid)
+        return found if isinstance(found, Instance) else Persistent(pid)
 
     @staticmethod
     def _key(pid: Any) -> int:

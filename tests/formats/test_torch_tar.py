@@ -128,7 +128,7 @@ WEIGHTS = {1: np.arange(6, dtype="f4"), 2: np.zeros(3, "i8")}
 def test_a_tensor_outside_of_its_storage_is_listed_without_values(shape, strides, offset):
     described = {101: (1, shape, strides, offset)}
     container = read(replaced(tensors=tensors(described), pickle=content({"w": 101})))
-    ref = container.root.entries[0][1]
+    ref = unwrap(container.root.entries[0][1])
     assert kinds(container) == ["tensor-out-of-bounds"]
     assert not ref.readable
 
