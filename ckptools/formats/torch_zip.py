@@ -93,6 +93,7 @@ class _Archive:
     faults: FaultList
     prefix: str = ""
     byteorder: str = "little"
+    protocol: int = 2
     storages: dict[str, Storage] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
@@ -123,7 +124,7 @@ class _Archive:
             globals=merged(self.globals),
             faults=self.faults.faults(),
             records=tuple(self.records),
-            metadata=metadata,
+            metadata={**metadata, "pickle_protocol": self.protocol},
             not_judged=tuple(self.not_judged),
         )
 
@@ -223,6 +224,7 @@ class _Archive:
             message = f"{count:,} bytes lie behind the pickle"
             self.faults.add("trailing-bytes", entry.name, message, bytes=count)
         self.globals.extend(result.globals)
+        self.protocol = result.protocol
         storages = self.storages if folder == "data/" else self.folder(folder)
         found = recognise(result, storages, self.refused)
         self.faults.extend(result.faults)

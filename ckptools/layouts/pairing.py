@@ -11,7 +11,7 @@ from ckptools.layouts.parameters.problem import parameter_shape
 from ckptools.types.checkpoint import OptimizerState, WeightSet
 
 #: Averages of weights are followed, not trained.
-_AVERAGED = re.compile(r"ema|swa|avg|average|teacher|momentum|target", re.IGNORECASE)
+AVERAGED = re.compile(r"ema|swa|avg|average|teacher|momentum|target", re.IGNORECASE)
 _OPTIMIZER_WORDS = re.compile(r"optimi[sz]ers?|optims?|opt|state|dict|[._]+", re.IGNORECASE)
 _SET_WORDS = re.compile(r"net(?:work)?|model|[._]+", re.IGNORECASE)
 #: Usual one-letter names.
@@ -27,7 +27,7 @@ _SHORT = {
 
 def paired(optimizers: Iterable[OptimizerState], sets: Sequence[WeightSet]) -> list[OptimizerState]:
     """Return the optimizers with ``set`` filled in where it can be told."""
-    trained = [one for one in sets if not _AVERAGED.search(one.name)] or list(sets)
+    trained = [one for one in sets if not AVERAGED.search(one.name)] or list(sets)
     return [replace(one, set=_set_of(one, trained)) for one in optimizers]
 
 

@@ -112,19 +112,29 @@ class RunNotes:
 
     def _helper(self, key: str, node: Any) -> bool:
         """Take in a scheduler, scaler, random state or sampler; return whether it was one."""
-        if _RANDOM.search(key):
+        kind = helper_kind(key, node)
+        if kind == "rng":
             self.has_rng = True
             self.extras[key] = describe(node)
-        elif _is_scaler(key, node):
+        elif kind == "scaler":
             self.scalers[key] = plain(node)
-        elif _is_scheduler(key, node):
+        elif kind == "scheduler":
             self.schedulers[key] = _plain_mapping(node)
-        elif _SAMPLER.search(key):
+        elif kind == "sampler":
             self.has_sampler = True
             self.extras[key] = describe(node)
-        else:
-            return False
-        return True
+        return kind is not None
+
+
+def helper_kind(key: str, node: Any) -> str | None:
+    """Return "rng", "scaler", "scheduler" or "sampler" for an entry that is one of them."""
+    if _RANDOM.search(key):
+        return "rng"
+    if _is_scaler(key, node):
+        return "scaler"
+    if _is_scheduler(key, node):
+        return "scheduler"
+    return "sampler" if _SAMPLER.search(key) else None
 
 
 def _is_settings(node: Any) -> bool:

@@ -7,12 +7,13 @@ writer decides what that means for the file's format.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckptools.surgery.overlay import Make
 from ckptools.types.plan import TensorChange
-from ckptools.types.tensor import TensorRef
+from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Pairs, entries
 
 
@@ -24,12 +25,14 @@ class Edits:
     ----------
     values: new values by the view they replace; tied names share the view and change together.
     nodes: replacements in the tree, by ``id`` of the old node; the old ones are kept alive.
+    casts: new dtypes of whole storages, with the old dtype: (old, new).
     changes: one line per tensor or setting.
     notes: sentences for the receipt.
     """
 
     values: dict[TensorRef, Make] = field(default_factory=dict)
     nodes: dict[int, Any] = field(default_factory=dict)
+    casts: dict[Storage, tuple[str, str]] = field(default_factory=dict)
     changes: list[TensorChange] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _kept: list[Any] = field(default_factory=list)
@@ -37,6 +40,11 @@ class Edits:
     def replace_values(self, ref: TensorRef, make: Make) -> None:
         """Give a tensor new values of its own shape; ``make`` gives the same ones each time."""
         self.values[view(ref)] = make
+
+    @property
+    def structural(self) -> bool:
+        """Whether more than values change, so that the file is built anew."""
+        return bool(self.nodes or self.casts)
 
     def set_item(self, mapping: Any, key: Any, value: Any) -> None:
         """Put ``value`` under ``key`` of a mapping node; a new key goes last."""
@@ -46,15 +54,32 @@ class Edits:
             changed.append((key, value))
         self._put(mapping, changed)
 
+    def drop_at(self, parent: Any, key: Any) -> None:
+        """Take an entry out of a mapping node, or the item of that number out of a list."""
+        now = self.current(parent)
+        if isinstance(now, list):
+            gone = _listed(parent)[int(key)]
+            self.replace_node(parent, [item for item in now if item is not gone])
+        else:
+            self.drop_item(parent, key)
+
     def drop_item(self, mapping: Any, key: Any) -> None:
         """Take ``key`` out of a mapping node."""
         pairs = _pairs(self.current(mapping))
         self._put(mapping, [(k, v) for k, v in pairs if not same_key(k, key)])
 
-    def rename_item(self, mapping: Any, key: Any, new: Any) -> None:
-        """Give an entry of a mapping node another key, at the same place."""
-        pairs = _pairs(self.current(mapping))
-        self._put(mapping, [(new if same_key(k, key) else k, v) for k, v in pairs])
+    def rekey(self, mapping: Any, keys: Mapping[Any, Any]) -> None:
+        """Give entries of a mapping node other keys, each at its place; None drops an entry.
+
+        ``keys`` are strings or numbers; entries that it does not name stay.
+        """
+        changed = []
+        for key, value in _pairs(self.current(mapping)):
+            plain = isinstance(key, (str, int)) and not isinstance(key, bool)
+            new = keys.get(key, key) if plain else key
+            if new is not None or key is None:
+                changed.append((new, value))
+        self._put(mapping, changed)
 
     def replace_node(self, old: Any, new: Any) -> None:
         """Put another node in the place of one that has identity (not of a plain scalar)."""
@@ -86,6 +111,10 @@ def view(ref: TensorRef) -> TensorRef:
 def same_key(one: Any, other: Any) -> bool:
     """Compare keys without trusting a node's equality: plain scalars of one type only."""
     return type(one) is type(other) and isinstance(one, (str, int, float)) and one == other
+
+
+def _listed(node: Any) -> list[Any]:
+    return node if isinstance(node, list) else []
 
 
 def _pairs(node: Any) -> list[tuple[Any, Any]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptools.errors import NoSuchTensor, OperationError
+from ckptools.layouts.parameters.naming import identify
 from ckptools.names import patterns
 from ckptools.registry import Registry
 from ckptools.surgery.edits import Edits
@@ -44,11 +45,15 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation: its name, its plan, and its options."""
+    """An operation: its name, its plan, and its options.
+
+    ``mends`` are the kinds of container faults that it is for; others make surgery refuse.
+    """
 
     name: str
     plan: Plan
     options: Mapping[str, Option]
+    mends: frozenset[str] = frozenset()
 
     @property
     def help(self) -> str:
@@ -65,16 +70,19 @@ MODULE = Option(
     required=True,
     multiple=True,
 )
+ANY_MODULE = Option("As for other operations; everything when left out.", multiple=True)
+FROM = Option("Another checkpoint of the same model.", kind="path")
+SEED = Option("Seed of the random numbers.", kind=int, default=0)
 SET = Option("Weight set, where the file has several.")
 
 
-def operation(name: str, **options: Option) -> Callable[[Plan], Plan]:
+def operation(name: str, mends: Iterable[str] = (), **options: Option) -> Callable[[Plan], Plan]:
     """Register a planning function ``plan(checkpoint, **options) -> Edits`` under ``name``."""
 
     def add(plan: Plan) -> Plan:
         if not plan.__doc__:
             raise ValueError(f"operation {name} has no docstring")
-        operations.add(name, Operation(name, plan, options))
+        operations.add(name, Operation(name, plan, options, frozenset(mends)))
         return plan
 
     return add
@@ -85,7 +93,8 @@ def chosen(
 ) -> list[NamedTensor]:
     """Return the tensors that any of some patterns selects, in file order.
 
-    Without ``set`` they are taken from the only weight set, or from ``model`` of several.
+    Without ``set`` they are taken from the only weight set, or from ``model`` of several; no
+    pattern at all selects everything.
 
     Raises
     ------
@@ -93,6 +102,8 @@ def chosen(
     OperationError: there are several weight sets and none was named.
     """
     tensors = {tensor.name: tensor for tensor in weight_set(checkpoint, set)}
+    if not module:
+        return list(tensors.values())
     names = {name for pattern in module for name in patterns.select(pattern, tensors)}
     return [tensor for name, tensor in tensors.items() if name in names]
 
@@ -122,24 +133,44 @@ def states_of(
     of them belong to the tensors.
     """
     wanted = {(tensor.set, tensor.name) for tensor in tensors}
-    sets = {set for set, _ in wanted}
     found: dict[str, tuple[OptimizerState, ParameterState]] = {}
-    for optimizer in checkpoint.optimizers:
-        if optimizer.set is not None and optimizer.set not in sets:
-            continue
-        nameless = [s for s in optimizer.states if s.name is None and s.has_state]
-        if nameless:
-            raise OperationError(
-                f"{len(nameless)} of {len(optimizer.states)} optimizer states have no name, "
-                "so it is unknown which belong to the module",
-                where=f"{checkpoint.path}: {optimizer.key}",
-                next="pass --optimizer keep, or reset the whole optimizer: "
-                f"ckptools reset-optimizer {checkpoint.path}",
-            )
+    for optimizer in optimizers_of(checkpoint, {set for set, _ in wanted}):
         for state in optimizer.states:
             if state.name is not None and (optimizer.set, state.name) in wanted:
                 found[state.name] = (optimizer, state)
     return found
+
+
+def optimizers_of(
+    checkpoint: Checkpoint, sets: Iterable[str], *, stateless: bool = False
+) -> list[OptimizerState]:
+    """Return the optimizers that train some weight sets, every state with its name.
+
+    States that could not be named from headers alone are named with the values read.
+
+    Raises OperationError when a state (with ``stateless`` also a parameter without any) still has
+    no name.
+    """
+    known = set(sets)
+    wanted = [one for one in checkpoint.optimizers if one.set is None or one.set in known]
+    if any(_nameless(one, stateless) for one in wanted):
+        checkpoint = identify(checkpoint)
+        wanted = [one for one in checkpoint.optimizers if one.set is None or one.set in known]
+    for optimizer in wanted:
+        nameless = _nameless(optimizer, stateless)
+        if nameless:
+            raise OperationError(
+                f"{nameless} of {len(optimizer.states)} optimizer states have no name, "
+                "so it is unknown which belong to the module",
+                where=f"{checkpoint.path}: {optimizer.key}",
+                next="pass --optimizer keep, or give the optimizer up first: "
+                f"ckptools reset-optimizer {checkpoint.path}",
+            )
+    return wanted
+
+
+def _nameless(optimizer: OptimizerState, stateless: bool) -> int:
+    return sum(s.name is None and (s.has_state or stateless) for s in optimizer.states)
 
 
 def standing_notes(states: Iterable[tuple[OptimizerState, ParameterState]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ckptools.errors import OperationError
@@ -22,6 +22,24 @@ def child(node: Any, key: Any) -> Any:
     return found[-1]
 
 
+def parent(root: Any, path: str) -> tuple[Any, Any]:
+    """Return the mapping (or list) that holds what lies at a dotted path, and its key there.
+
+    Raises KeyError when the path leads nowhere.
+    """
+    if not path:
+        raise KeyError(path)
+    for head, rest in _splits(path):
+        try:
+            inner = _step(root, head)
+            if not rest:
+                return root, head
+            return parent(inner, rest)
+        except KeyError:
+            continue
+    raise KeyError(path)
+
+
 def follow(root: Any, path: str) -> Any:
     """Return the node at a dotted path; keys may contain dots themselves, lists take numbers.
 
@@ -31,11 +49,17 @@ def follow(root: Any, path: str) -> Any:
         return root
     for head, rest in _splits(path):
         try:
-            inner = _step(root, head)
+            return follow(_step(root, head), rest)
         except KeyError:
             continue
-        return follow(inner, rest)
     raise KeyError(path)
+
+
+def at(root: Any, path: Iterable[str]) -> Any:
+    """Return the node below some keys; KeyError when there is none."""
+    for key in path:
+        root = unwrap(_step(root, key))
+    return root
 
 
 def _splits(path: str) -> Iterator[tuple[str, str]]:

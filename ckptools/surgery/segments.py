@@ -141,3 +141,26 @@ def _buffered_copy(source: int, target: int, count: int, start: int, position: i
             done = os.pwrite(target, view, position)
             view, position = view[done:], position + done
         start, count = start + len(data), count - len(data)
+
+
+def same(segments: Sequence[Segment], source: int, written: int) -> bool:
+    """Return whether a file holds exactly these segments; both descriptors are read, not moved."""
+    position = 0
+    for segment in segments:
+        for chunk in _content(segment, source):
+            data = memoryview(chunk).cast("B")
+            for start in range(0, len(data), _BUFFER):
+                piece = data[start : start + _BUFFER]
+                if os.pread(written, len(piece), position) != piece:
+                    return False
+                position += len(piece)
+    return not os.pread(written, 1, position)
+
+
+def _content(segment: Segment, source: int) -> Iterable[bytes | memoryview]:
+    if isinstance(segment, Fresh):
+        yield from segment.chunks()
+        return
+    end = segment.start + segment.length
+    for start in range(segment.start, end, _BUFFER):
+        yield os.pread(source, min(_BUFFER, end - start), start)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ckptools.sources.arrays import read_array
 from ckptools.surgery import places
 from ckptools.surgery.edits import Edits
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
@@ -14,31 +16,43 @@ from ckptools.types.tree import entries, unwrap
 
 #: entries of a state that count the parameter's own steps
 STEPS = ("step", "steps")
-#: slots that a fresh optimizer does not fill with zeros, and that therefore are left out
-SECOND = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "exp_inf", "variance")
+#: running means of the gradient
+FIRST = ("exp_avg", "momentum_buffer", "grad_avg", "m")
+#: running means (or sums, or maxima) of its square
+SECOND = (
+    "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "exp_inf", "exp_avg_sq_row",
+    "exp_avg_sq_col", "row_var", "col_var", "variance", "v",
+)  # fmt: skip
+#: slots that every optimizer which keeps them starts with zeros
+_FROM_ZERO = frozenset({*FIRST, *SECOND, "acc_delta", "prev"})
 
 
 def zero(
-    checkpoint: Checkpoint,
-    edits: Edits,
-    optimizer: OptimizerState,
-    state: ParameterState,
-    *,
-    only: tuple[str, ...] | None = None,
+    checkpoint: Checkpoint, edits: Edits, optimizer: OptimizerState, state: ParameterState
 ) -> dict[str, str]:
-    """Set a parameter's slots (or only some) to zero, and its step when all of them are.
+    """Make a parameter's state that of a fresh one; return what happens to each slot.
 
-    With zero moments and a zero step, Adam's bias correction is that of a fresh parameter.
-    Returns what happens to each slot, for the receipt.
+    With zero moments and a zero step, Adam's bias correction is that of a fresh parameter.  What
+    an optimizer does not start with zeros (Rprop's step sizes, NAdam's product) is taken out of
+    the file, so that the optimizer makes it anew.
     """
-    done: dict[str, str] = {}
-    for name, ref in state.slots.items():
-        if only is None or name in only:
-            edits.replace_values(ref, _zeros(ref))
-            done[name] = "zero"
-    if only is None:
-        done |= set_step(checkpoint, edits, optimizer, state, 0)
-    return done
+    if not _FROM_ZERO.issuperset(state.slots) or state.scalars:
+        return remove(checkpoint, edits, optimizer, state)
+    for ref in state.slots.values():
+        edits.replace_values(ref, constant(ref, 0.0))
+    done = dict.fromkeys(state.slots, "zero")
+    return done | set_step(checkpoint, edits, optimizer, state, 0)
+
+
+def remove(
+    checkpoint: Checkpoint, edits: Edits, optimizer: OptimizerState, state: ParameterState
+) -> dict[str, str]:
+    """Take a parameter's state out of the file; the optimizer starts it anew."""
+    if not state.has_state:
+        return {}
+    node = places.child(places.optimizer_node(checkpoint, optimizer), "state")
+    edits.drop_item(node, state.id)
+    return dict.fromkeys((*state.slots, *state.scalars), "removed")
 
 
 def set_step(
@@ -56,7 +70,7 @@ def set_step(
             continue
         counter = unwrap(value)
         if isinstance(counter, TensorRef):
-            edits.replace_values(counter, _full(counter, step))
+            edits.replace_values(counter, constant(counter, step))
         else:
             edits.set_item(node, key, type(counter)(step) if counter is not None else int(step))
         done[key] = "zero" if step == 0 else f"{step:g}"
@@ -68,7 +82,6 @@ def copy(
     edits: Edits,
     to: tuple[OptimizerState, ParameterState],
     source: ParameterState,
-    read: Any,
 ) -> dict[str, str]:
     """Give a parameter the slots and the step of another file's state of it."""
     optimizer, state = to
@@ -76,19 +89,59 @@ def copy(
     for name, ref in state.slots.items():
         other = source.slots.get(name)
         if other is not None and other.shape == ref.shape:
-            edits.replace_values(ref, lambda other=other: read(other))  # type: ignore[misc]
+            edits.replace_values(ref, values_of(other))
             done[name] = "copied"
         else:
-            edits.replace_values(ref, _zeros(ref))
+            edits.replace_values(ref, constant(ref, 0.0))
             done[name] = "zero"
     if source.step is not None:
         done |= set_step(checkpoint, edits, optimizer, state, source.step)
     return done
 
 
-def _zeros(ref: TensorRef) -> Any:
-    return lambda: np.zeros(ref.shape)
+def without_second(
+    checkpoint: Checkpoint, edits: Edits, optimizer: OptimizerState, state: ParameterState
+) -> dict[str, str]:
+    """Start the second moments anew and keep what the first ones say.
+
+    The step becomes 1 and the first moments are scaled by 1 - beta1: their bias-corrected values
+    stay what they were, as if they came from a single step, and the second moments are estimated
+    from the next gradients alone.
+    """
+    done: dict[str, str] = {}
+    beta = first_beta(optimizer, state)
+    for name, ref in state.slots.items():
+        if name in SECOND:
+            edits.replace_values(ref, constant(ref, 0.0))
+            done[name] = "zero"
+        elif name in FIRST and beta is not None and state.step:
+            factor = (1 - beta) / (1 - beta**state.step)
+            edits.replace_values(ref, scaled(ref, factor))
+            done[name] = f"× {factor:.4g}"
+    if done and beta is not None:
+        done |= set_step(checkpoint, edits, optimizer, state, 1)
+    return done
 
 
-def _full(ref: TensorRef, value: float) -> Any:
+def first_beta(optimizer: OptimizerState, state: ParameterState) -> float | None:
+    """Return beta1 of the state's group, None where it has none."""
+    if not 0 <= state.group < len(optimizer.groups):
+        return None
+    betas = optimizer.groups[state.group].settings.get("betas")
+    first = betas[0] if isinstance(betas, (list, tuple)) and betas else None
+    return first if isinstance(first, float) and 0 <= first < 1 else None
+
+
+def values_of(ref: TensorRef) -> Callable[[], Any]:
+    """Return what reads a tensor when its values are wanted."""
+    return lambda: read_array(ref)
+
+
+def constant(ref: TensorRef, value: float) -> Callable[[], Any]:
+    """Return what fills a tensor with one number."""
     return lambda: np.full(ref.shape, value)
+
+
+def scaled(ref: TensorRef, factor: float) -> Callable[[], Any]:
+    """Return what multiplies a tensor by a number."""
+    return lambda: np.asarray(read_array(ref), np.float64) * factor

@@ -15,13 +15,13 @@ import numpy as np
 from ckptools.errors import OperationError
 from ckptools.sources.arrays import iter_chunks
 from ckptools.surgery.encode import Rewrite, encode
-from ckptools.surgery.segments import Fresh
+from ckptools.surgery.segments import Fresh, Moved
 from ckptools.surgery.zip_writer import TorchZipWriter
 from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Global, Instance, Pairs, Persistent, SetNode
 
 #: storage classes by dtype; what is missing here is written as plain bytes with its dtype beside
-_CLASSES = {
+CLASSES = {
     "float64": "DoubleStorage",
     "float32": "FloatStorage",
     "float16": "HalfStorage",
@@ -59,7 +59,7 @@ def write_tree(
     protocol: int = 2,
     rewrite: Rewrite | None = None,
     payloads: Mapping[Storage, Fresh] | None = None,
-) -> None:
+) -> list[Moved]:
     """Write ``root`` and every storage that its tensors view.
 
     Parameters
@@ -70,22 +70,37 @@ def write_tree(
     rewrite: replacements of nodes, made first; what they leave out is not written.
     payloads: new bytes for some storages.
 
+    Returns what stands in both files, for undo.
+
     Raises
     ------
     OperationError: a storage that nothing recognised, or storages of both byte orders.
     """
     plan, edit, fresh = _Storages(), rewrite or _same, payloads or {}
-    plan.collect(root)
+    plan.collect(root, edit)
     pickle = encode(root, protocol=protocol, rewrite=lambda node: plan.rewrite(edit(node)))
     order = plan.byteorder().encode()
     writer = TorchZipWriter(file, folder)
     writer.add("data.pkl", [pickle], len(pickle))
     writer.add("byteorder", [order], len(order))
+    moved: list[Moved] = []
     for storage, key in plan.keys.items():
-        chunks = fresh[storage].chunks() if storage in fresh else payload(storage)
-        writer.add(f"data/{key}", chunks, storage.nbytes)
+        moved += carry(writer, f"data/{key}", storage, fresh.get(storage))
     writer.add("version", [b"3\n"], 2)
     writer.finish()
+    return moved
+
+
+def carry(
+    writer: TorchZipWriter, name: str, storage: Storage, new: Fresh | None
+) -> Iterator[Moved]:
+    """Write a storage's record, with ``new`` bytes or as it is; yield what was only moved."""
+    if new is not None:
+        writer.add(name, new.chunks(), new.length)
+        return
+    start = writer.add(name, payload(storage), storage.nbytes)
+    if storage.deflated is None and storage.nbytes:
+        yield Moved(storage.start, start, storage.nbytes)
 
 
 def _same(node: Any) -> Any:
@@ -100,11 +115,11 @@ class _Storages:
         self.known: dict[int, Storage] = {}  # by id of the Persistent node
         self.built: dict[int, Instance] = {}  # by id of a bare TensorRef
 
-    def collect(self, root: Any) -> None:
+    def collect(self, root: Any, edit: Rewrite) -> None:
         """Find the storage behind every persistent id that a recognised tensor uses."""
         todo, seen = [root], {id(root)}
         while todo:
-            node = todo.pop()
+            node = edit(todo.pop())
             if isinstance(node, Instance) and isinstance(node.value, TensorRef):
                 self._note(node, node.value)
             for child in children(node):
@@ -160,8 +175,8 @@ class _Storages:
         """Return the call that rebuilds a tensor of a format that has no such calls."""
         if ref.storage is None:
             raise OperationError(f"a tensor cannot be carried over: {ref.unreadable}")
-        plain = ref.dtype in _CLASSES
-        kind = Global("torch", _CLASSES[ref.dtype]) if plain else _UNTYPED
+        plain = ref.dtype in CLASSES
+        kind = Global("torch", CLASSES[ref.dtype]) if plain else UNTYPED
         numel = ref.storage.nbytes // (ref.itemsize if plain else 1)
         pid = _Final(("storage", kind, self.key(ref.storage), "cpu", numel))
         hooks = Instance(Global("collections", "OrderedDict"), ())
@@ -176,7 +191,7 @@ class _Final(tuple[Any, ...]):
     """A persistent id that is already the new file's."""
 
 
-_UNTYPED = Global("torch.storage", "UntypedStorage")
+UNTYPED = Global("torch.storage", "UntypedStorage")
 
 
 def children(node: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from ckptools.surgery import writer
 from ckptools.surgery.atomic import Target
 from ckptools.surgery.edits import Edits, view
 from ckptools.surgery.operation import operations
-from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.plan import Receipt, TensorChange
 from ckptools.workflows.convert import write_receipt
 
@@ -50,7 +50,7 @@ def operate(
     WriteError: nothing was written.
     """
     checkpoint = layouts.open(os.fspath(source))
-    writer.refuse(checkpoint.container)
+    writer.refuse(checkpoint.container, operations.get(name).mends)
     given = _checked(name, parameters)
     edits = operations.get(name).plan(checkpoint, **given)
     path = Path(source) if in_place else Path(output) if output else beside(checkpoint, name)
@@ -88,22 +88,32 @@ def _checked(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     wrong += [
         f"{key} is needed" for key, option in known.items() if option.required and not given[key]
     ]
-    wrong += [
-        f"{key} is {given[key]!r}, not one of {', '.join(option.choices)}"
-        for key, option in known.items()
-        if option.choices and given[key] not in (None, *option.choices)
-    ]
+    for key, option in known.items():
+        if option.multiple:
+            given[key] = (given[key],) if isinstance(given[key], str) else tuple(given[key] or ())
+        words = given[key] if option.multiple else (given[key],)
+        wrong += [
+            f"{key} is {word!r}, not one of {', '.join(option.choices)}"
+            for word in words
+            if option.choices and word not in (None, *option.choices)
+        ]
     if wrong:
         raise InvalidParameter("; ".join(wrong), next=f"ckptools {name} --help")
-    for key, option in known.items():
-        if option.multiple and isinstance(given[key], str):
-            given[key] = (given[key],)
     return given
 
 
 def _untouched(checkpoint: Checkpoint, edits: Edits) -> int:
-    touched = {change.tensor for change in edits.changes}
-    return sum(tensor.name not in touched for tensor in checkpoint.tensors())
+    """Return how many weights keep every bit, dropped ones not counted."""
+    storages = {ref.storage for ref in edits.values} | set(edits.casts)
+    dropped = {change.tensor for change in edits.changes if change.action == "drop"}
+    return sum(
+        tensor.ref.storage not in storages and not _dropped(tensor, dropped)
+        for tensor in checkpoint.tensors()
+    )
+
+
+def _dropped(tensor: NamedTensor, paths: set[str]) -> bool:
+    return tensor.name in paths or f"{tensor.set}.{tensor.name}" in paths
 
 
 def _with_norms(checkpoint: Checkpoint, edits: Edits) -> list[TensorChange]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ckptools.errors import NoSuchTensor, ShapeMismatch
 from ckptools.layouts import open as open_checkpoint
-from ckptools.sources.arrays import read_array
 from ckptools.surgery import slots
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
@@ -53,12 +52,11 @@ def transplant(
     theirs = states_of(donor, given.values()) if optimizer == "take" else {}
     edits = Edits(notes=standing_notes([*own.values(), *theirs.values()]))
     for tensor in tensors:
-        ref = given[tensor.name].ref
-        edits.replace_values(tensor.ref, lambda ref=ref: read_array(ref))  # type: ignore[misc]
+        edits.replace_values(tensor.ref, slots.values_of(given[tensor.name].ref))
         done = None
         if tensor.name in own and tensor.name in theirs:
             here, there = own[tensor.name], theirs[tensor.name][1]
-            done = slots.copy(checkpoint, edits, here, there, read_array)
+            done = slots.copy(checkpoint, edits, here, there)
         elif tensor.name in own:
             done = slots.zero(checkpoint, edits, *own[tensor.name])
         edits.changes.append(

@@ -1,0 +1,103 @@
+"""Drop blocks of a stack, or other modules, and renumber what stays."""
+
+from __future__ import annotations
+
+from ckptools.errors import OperationError
+from ckptools.surgery import renaming
+from ckptools.surgery.edits import Edits
+from ckptools.surgery.operation import MODULE, SET, chosen, operation, weight_set
+from ckptools.types.checkpoint import Checkpoint, NamedTensor
+from ckptools.types.plan import TensorChange
+
+_Block = tuple[str, int]
+
+
+@operation("drop", module=MODULE, set=SET)
+def drop(checkpoint: Checkpoint, *, module: tuple[str, ...], set: str | None = None) -> Edits:
+    """Drop blocks of a stack, or other modules, and renumber what stays.
+
+    Six decoder layers become three that load into a model of three: the blocks behind move up,
+    the optimizer's parameters are numbered anew, averaged copies of the weights follow.
+    Schedulers stay as they are.
+    """
+    tensors = chosen(checkpoint, module, set)
+    everything = weight_set(checkpoint, set)
+    if len(tensors) == len(everything):
+        raise OperationError("would drop everything", where=checkpoint.path)
+    names: dict[str, str | None] = {tensor.name: None for tensor in tensors}
+    gone = _whole_blocks(everything, names)
+    names |= _moved_up(everything, names, gone)
+    sets = renaming.likewise(checkpoint, tensors)
+    edits = Edits()
+    renaming.rename(checkpoint, edits, names, sets)
+    edits.changes += [TensorChange(tensor.name, "drop") for tensor in tensors]
+    edits.changes += [
+        TensorChange(old, "rename", new) for old, new in names.items() if new is not None
+    ]
+    edits.notes += _notes(checkpoint, everything, gone)
+    if len(sets) > 1:
+        edits.notes.append(f"The same was done in {', '.join(one.name for one in sets)}.")
+    return edits
+
+
+def _whole_blocks(tensors: tuple[NamedTensor, ...], names: dict[str, str | None]) -> set[_Block]:
+    """Return the blocks of which no tensor stays."""
+    every = {(t.stack, t.block) for t in tensors if t.stack is not None and t.block is not None}
+    stay = {(t.stack, t.block) for t in tensors if t.name not in names}
+    return {
+        (stack, block) for stack, block in every - stay if stack is not None and block is not None
+    }
+
+
+def _moved_up(
+    tensors: tuple[NamedTensor, ...], names: dict[str, str | None], gone: set[_Block]
+) -> dict[str, str | None]:
+    """Return new names for the tensors behind the blocks that go."""
+    found: dict[str, str | None] = {}
+    for tensor in tensors:
+        if tensor.stack is None or tensor.block is None or tensor.name in names:
+            continue
+        below = sum(s == tensor.stack and block < tensor.block for s, block in gone)
+        if below:
+            found[tensor.name] = _numbered(tensor, tensor.block - below)
+    return found
+
+
+def _numbered(tensor: NamedTensor, block: int) -> str:
+    """Return a tensor's name with another block number."""
+    assert tensor.stack is not None
+    words = tensor.name.split(".")
+    stack = tensor.stack.split(".") if tensor.stack else []
+    if stack and "*" in stack[-1]:
+        words[len(stack) - 1] = stack[-1].replace("*", str(block))
+    else:
+        words[len(stack)] = str(block)
+    return ".".join(words)
+
+
+def _notes(
+    checkpoint: Checkpoint, tensors: tuple[NamedTensor, ...], gone: set[_Block]
+) -> list[str]:
+    """Say what else may have to follow: stacks of the same length, settings of that number."""
+    counts: dict[str, set[int]] = {}
+    for tensor in tensors:
+        if tensor.stack is not None and tensor.block is not None:
+            counts.setdefault(tensor.stack, set()).add(tensor.block)
+    notes = []
+    for stack in dict.fromkeys(stack for stack, _ in sorted(gone)):
+        before = len(counts[stack])
+        alike = [
+            other for other in counts if other not in dict(gone) and len(counts[other]) == before
+        ]
+        if alike:
+            notes.append(
+                f"{', '.join(alike)} also had {before} blocks: if they belong to {stack}, drop "
+                "theirs, too."
+            )
+        notes += [
+            f"The saved setting {name} still says {before}."
+            for name, value in checkpoint.run.hyperparameters.items()
+            if value == before and type(value) is int
+            and any(word in name.lower() for word in ("layer", "depth", "block"))
+        ]  # fmt: skip
+    return notes
