@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ckptools.rules.slots import SQUARES, measured_slots
-from ckptools.rules.weights import Measured, parameters, suffix
+from ckptools.rules.weights import Measured, parameters, suffix, whole_places
 from ckptools.types.checkpoint import NamedTensor, RunState
 from ckptools.types.evidence import Evidence
 
@@ -58,9 +58,9 @@ def fresh_sets(evidence: Evidence) -> set[str]:
 def fresh_matrices(evidence: Evidence, judged: Sequence[Measured]) -> list[Measured]:
     """Return those of ``judged`` that look as initialised, when each is asked by itself.
 
-    No trained matrix is uniform between sharp bounds, but many are nearly normal, and some have by
-    chance the spread of one of the normal initialisers.  A normal one counts when the bias beside
-    it is fresh, too; without a bias, when the other blocks of its stack do not look like this.
+    No trained matrix is uniform between sharp bounds.  But many are nearly normal, have by chance
+    the spread of one of the normal initialisers, or keep it while they move a little: a normal one
+    counts only in a stack whose other blocks look different, and beside a bias that is fresh, too.
     """
     roles = [(tensor.set, tensor.stack, suffix(tensor)) for tensor, _ in judged]
     number = Counter(roles)
@@ -68,23 +68,37 @@ def fresh_matrices(evidence: Evidence, judged: Sequence[Measured]) -> list[Measu
     fresh = []
     for role, hit in zip(roles, judged, strict=True):
         names = hit[1].initializers or ()
-        bias = _bias_is_fresh(evidence, hit[0])
         alone = role[1] is not None and 2 * alike[role] < number[role]
-        if any("uniform" in name for name in names) or (
-            names and (alone if bias is None else bias)
-        ):
+        uniform = any("uniform" in name for name in names)
+        if uniform or (names and alone and _bias_may_be_fresh(evidence, hit[0])):
             fresh.append(hit)
     return fresh
 
 
-def _bias_is_fresh(evidence: Evidence, tensor: NamedTensor) -> bool | None:
-    """Return whether the bias beside a weight looks as initialised; None without one."""
+def _bias_may_be_fresh(evidence: Evidence, tensor: NamedTensor) -> bool:
+    """Return whether there is no bias beside a weight that looks trained."""
     assert evidence.measurements is not None
     name = f"{tensor.name.removesuffix('weight')}bias"
     statistics = evidence.measurements.tensors.get((tensor.set, name))
-    if statistics is None or statistics.initializers is None:
-        return None
-    return bool(statistics.initializers)
+    return statistics is None or statistics.initializers != ()
+
+
+def fresh_places(evidence: Evidence, judged: Sequence[Measured]) -> dict[str, list[Measured]]:
+    """Return the fresh ones of ``judged``, which are of one set, by the largest fresh place.
+
+    A place with any tensor in it that no initialiser explains, however small, was trained.
+    """
+    fresh = fresh_matrices(evidence, judged)
+    keys = {(tensor.set, tensor.name) for tensor, _ in fresh}
+    known = [
+        tensor
+        for tensor, statistics in parameters(evidence)
+        if (tensor.set, tensor.name) in keys or statistics.initializers == ()
+    ]
+    places: dict[str, list[Measured]] = {}
+    for place, hit in whole_places(known, fresh):
+        places.setdefault(place, []).append(hit)
+    return places
 
 
 def stateless(evidence: Evidence) -> set[str]:

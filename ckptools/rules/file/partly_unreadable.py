@@ -18,6 +18,7 @@ KINDS = covers(
     "malformed-keys",
     "malformed-object",
     "not-a-state-dict",
+    "overlapping-views",
     "unknown-compression",
     "unknown-dtype",
     "unreadable-part",

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ckptools.rules.fresh import fresh_matrices, fresh_sets, judged_by_set, stepped
-from ckptools.rules.weights import Measured, lies_in, parameters, siblings, whole_places
+from ckptools.rules.fresh import fresh_places, fresh_sets, judged_by_set, stepped
+from ckptools.rules.weights import Measured, lies_in, parameters, siblings
 from ckptools.types.evidence import Evidence
 from ckptools.types.measurements import Statistics
 
@@ -45,11 +45,14 @@ def out_of_place(
 
 
 def _untrained(evidence: Evidence) -> set[tuple[str, str]]:
-    """Return the places, as (set, place), whose matrices all look as initialised."""
+    """Return the places, as (set, place), whose matrices look as initialised.
+
+    Around a single matrix it is the layer that the matrix belongs to.
+    """
     return {
-        (name, place)
+        (name, place.rpartition(".")[0] if place == hits[0][0].name else place)
         for name, judged in judged_by_set(evidence).items()
-        for place, _ in whole_places((t for t, _ in judged), fresh_matrices(evidence, judged))
+        for place, hits in fresh_places(evidence, judged).items()
     }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules.advice import grep, inspect
-from ckptools.rules.fresh import fresh_matrices, fresh_sets, is_start, judged_by_set, stateless
+from ckptools.rules.fresh import fresh_places, fresh_sets, is_start, judged_by_set, stateless
 from ckptools.rules.registry import found, rule
-from ckptools.rules.weights import Measured, Targets, count, listed, whole_places
+from ckptools.rules.weights import Measured, Targets, count, listed
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
@@ -54,12 +54,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         if name in fresh:
             yield _whole_set(evidence, name, judged)
             continue
-        hits = fresh_matrices(evidence, judged)
-        if 0 < len(hits) <= limit * len(judged):
-            every = (tensor for tensor, _ in judged)
-            places: dict[str, list[Measured]] = {}
-            for place, hit in whole_places(every, hits):
-                places.setdefault(place, []).append(hit)
+        places = fresh_places(evidence, judged)
+        if sum(map(len, places.values())) <= limit * len(judged):
             yield from _findings(evidence, places, limit)
 
 

@@ -46,3 +46,21 @@ def test_names_the_matrix_and_the_initialiser() -> None:
 def test_once_for_a_file() -> None:
     (finding,) = judge(fresh(3), select=["SPR105"]).findings
     assert (finding.target, finding.severity) == ("model", "note")
+
+
+def test_a_layer_that_was_reset_is_one_finding() -> None:
+    weights = transformer()
+    weights[NAME] = start(np.random.default_rng(3), *weights[NAME].shape)
+    weights["decoder.layers.4.linear1.bias"] *= 0.0
+    judgement = judge(Builder(weights).evidence())
+    assert [finding.code for finding in judgement.findings] == ["SPR105"]
+
+
+def test_a_block_that_was_reset_is_one_finding() -> None:
+    weights = transformer()
+    fresh = fresh_transformer(seed=5)
+    for name in weights:
+        if name.startswith("decoder.layers.4."):
+            weights[name] = fresh[name]
+    (finding,) = judge(Builder(weights).evidence()).findings
+    assert (finding.code, finding.target) == ("SPR105", "decoder.layers.4")
