@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ckptools.layouts.parameters.naming import by_order
 from ckptools.layouts.parameters.problem import parameter_shape
 from ckptools.names.prefixes import without_wrappers
 from ckptools.types.checkpoint import OptimizerState, ParameterState, WeightSet
@@ -23,6 +22,8 @@ def assign_names(optimizer: OptimizerState, weights: WeightSet) -> OptimizerStat
     states = _by_names(optimizer, weights)
     if any(state.name is not None for state in states):
         return replace(optimizer, states=states, matched_by="names", set=weights.name)
+    from ckptools.layouts.parameters.naming import by_order  # numpy, which other files do without
+
     return by_order(optimizer, weights)
 
 
