@@ -48,7 +48,7 @@ def parameter_shape(state: ParameterState) -> Shape | None:
 def problem(optimizer: OptimizerState, weights: WeightSet) -> tuple[Problem, list[NamedTensor]]:
     """Return the problem and the candidate tensors in its order.
 
-    Buffers, integers, tensors saved as needing no gradient, and all but the first of tied
+    Buffers, integers, parameters saved as needing no gradient, and all but the first of tied
     weights are no candidates.
     """
     candidates = [t for t in _untied(weights.tensors) if _trainable(t)]
@@ -69,8 +69,10 @@ def problem(optimizer: OptimizerState, weights: WeightSet) -> tuple[Problem, lis
 
 
 def _trainable(tensor: NamedTensor) -> bool:
+    """Return whether it may have a state; a state dict's detached tensors never need gradients."""
     floating = tensor.ref.dtype in FLOATING
-    return tensor.kind == "parameter" and floating and tensor.ref.requires_grad is not False
+    frozen = tensor.ref.parameter is True and tensor.ref.requires_grad is False
+    return tensor.kind == "parameter" and floating and not frozen
 
 
 def _untied(tensors: tuple[NamedTensor, ...]) -> list[NamedTensor]:
