@@ -31,6 +31,10 @@ NEEDS: dict[str, tuple[Callable[[Evidence], bool], str]] = {
     ),
     "earlier": (lambda evidence: bool(evidence.earlier), "no earlier checkpoint was given"),
     "changes": (lambda evidence: bool(evidence.changes), "nothing was compared with it"),
+    "states": (
+        lambda evidence: evidence.states is not None,
+        "optimizer states were not held against their bounds",
+    ),
     "log": (lambda evidence: evidence.log is not None, "no training log was given"),
 }
 

@@ -21,6 +21,8 @@ class Evidence:
     checksums: faults that the checksum pass found; None when it was not made.
     earlier: earlier checkpoints of the run with their measures, nearest first.
     changes: comparisons against the earlier ones, nearest first.
+    states: each optimizer state held against the bounds that one file allows
+        (:class:`~ckptools.types.change.StateChange`); None when that was not done.
     log: records of the training log.
     limits: user settings by rule code, from the configuration file.
     """
@@ -30,5 +32,6 @@ class Evidence:
     checksums: tuple[Fault, ...] | None = None
     earlier: tuple[Any, ...] = ()
     changes: tuple[Any, ...] = ()
+    states: tuple[Any, ...] | None = None
     log: Any = None
     limits: dict[str, Any] = field(default_factory=dict)

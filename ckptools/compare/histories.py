@@ -1,0 +1,329 @@
+"""Optimizer states of two files (or of one) put before the bounds, a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ckptools.compare.bounds.decay import decay
+from ckptools.compare.bounds.innovation import innovation
+from ckptools.compare.bounds.moment import moment
+from ckptools.compare.bounds.pair import CHUNK, Pair, judge_pair
+from ckptools.compare.bounds.premises import AdamPremises, from_settings
+from ckptools.compare.bounds.result import BoundResult, Values, merged
+from ckptools.compare.bounds.schedule import largest_rate
+from ckptools.compare.distances import Direction, Distance
+from ckptools.errors import CkptoolsError
+from ckptools.sources.arrays import iter_chunks
+from ckptools.types.change import StateChange
+from ckptools.types.checkpoint import (
+    Checkpoint,
+    NamedTensor,
+    OptimizerState,
+    ParameterState,
+)
+from ckptools.types.tensor import FLOATING, TensorRef
+
+#: Elements of every stream that are in memory at a time.
+ELEMENTS = 1 << 17
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_TRUSTED = "sure"
+
+
+@dataclass(frozen=True, slots=True)
+class StatePair:
+    """One state of the newer file with the older file's in the same place.
+
+    ``before`` is None where only one file is judged; ``weights`` are the parameter in both files,
+    where its name is known.
+    """
+
+    optimizer: int
+    position: int
+    target: str
+    after: ParameterState
+    before: ParameterState | None
+    premises: AdamPremises
+    weights: tuple[NamedTensor, NamedTensor] | None = None
+
+    @property
+    def slots(self) -> list[str]:
+        """Slots that both files hold in one shape and can be compared."""
+        if self.before is None:
+            return []
+        old = self.before.slots
+        return [
+            slot
+            for slot, ref in self.after.slots.items()
+            if slot in old and old[slot].shape == ref.shape and ref.dtype in FLOATING
+        ]
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether both files hold both moments of Adam."""
+        return all(slot in self.slots for slot in _MOMENTS)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that comparing it reads."""
+        read = sum(2 * self.after.slots[slot].nbytes for slot in self.slots)
+        return read + sum(tensor.ref.nbytes for tensor in self.weights or ())
+
+
+def state_pairs(
+    older: Checkpoint,
+    newer: Checkpoint,
+    weights: Mapping[tuple[str, str], tuple[NamedTensor, NamedTensor]],
+) -> Iterator[StatePair]:
+    """Iterate over the states of the newer file that the older file holds in the same place.
+
+    Parameters
+    ----------
+    weights: aligned tensors by (set, name) of the newer file.
+    """
+    for index, after in enumerate(newer.optimizers):
+        if index >= len(older.optimizers):
+            return
+        before = older.optimizers[index]
+        known = _places(before, after)
+        rates = _rates(newer, before, after)
+        for position, state in enumerate(after.states):
+            old = known.get(_place(state))
+            if old is None or not state.has_state or not old.has_state:
+                continue
+            pair = weights.get((after.set or "", state.name or ""))
+            if pair is not None and pair[1].ref.shape != _shape(state):
+                pair = None
+            premises = _premises(before, after, old, state, pair, rates.get(state.group))
+            yield StatePair(index, position, target_of(after, state), state, old, premises, pair)
+
+
+def target_of(optimizer: OptimizerState, state: ParameterState) -> str:
+    """Return the parameter's name where it is known, else where the state lies in the file."""
+    known = state.name is not None and state.standing in ("sure", "by_order")
+    return str(state.name) if known else f"{optimizer.key}.state[{state.id}]"
+
+
+def _place(state: ParameterState) -> tuple[int, int]:
+    return state.group, state.position
+
+
+def _places(before: OptimizerState, after: OptimizerState) -> dict[tuple[int, int], ParameterState]:
+    """Return the older states by group and position, none when the groups were arranged anew."""
+    lengths = [[len(group.ids) for group in one.groups] for one in (before, after)]
+    return {_place(state): state for state in before.states} if lengths[0] == lengths[1] else {}
+
+
+def _shape(state: ParameterState) -> tuple[int, ...] | None:
+    ref = state.slots.get("exp_avg")
+    return None if ref is None else ref.shape
+
+
+def _settings(optimizer: OptimizerState, group: int) -> dict[str, Any]:
+    return optimizer.groups[group].settings if 0 <= group < len(optimizer.groups) else {}
+
+
+def _rates(
+    newer: Checkpoint, before: OptimizerState, after: OptimizerState
+) -> dict[int, float | None]:
+    scheduler = newer.run.scheduler
+    return {
+        group.index: largest_rate(scheduler, _settings(before, group.index), group.settings)
+        for group in after.groups
+    }
+
+
+def _premises(
+    before: OptimizerState,
+    after: OptimizerState,
+    old: ParameterState,
+    state: ParameterState,
+    weights: tuple[NamedTensor, NamedTensor] | None,
+    largest: float | None,
+) -> AdamPremises:
+    failed = [] if state.standing == _TRUSTED else ["name"]
+    if before.kind != after.kind:
+        failed.append("kind")
+    moments = state.slots.get("exp_avg")
+    return from_settings(
+        _settings(after, state.group),
+        _settings(before, state.group),
+        kind=after.kind,
+        step=state.step,
+        earlier_step=old.step,
+        state_dtype=moments.dtype if moments is not None else "unknown",
+        weight_dtype=weights[1].ref.dtype if weights else None,
+        lr_max=largest,
+        failed=tuple(failed),
+    )
+
+
+class Judging:
+    """Sums and bounds of one pair of states, fed chunk by chunk."""
+
+    def __init__(self, pair: StatePair) -> None:
+        self.pair = pair
+        self._distances = {slot: Distance() for slot in pair.slots}
+        self._direction = Direction()
+        self._found: dict[str, list[BoundResult]] = {}
+        self._offset = 0
+
+    def add(
+        self,
+        older: Mapping[str, Values],
+        newer: Mapping[str, Values],
+        weights: tuple[Values, Values] | None,
+    ) -> None:
+        """Add one chunk of every slot, and of the weight in both files where that is known."""
+        for slot, distance in self._distances.items():
+            distance.add(older[slot], newer[slot])
+        if self.pair.has_moments:
+            self._judge(older, newer, weights)
+            self._offset += newer["exp_avg"].size
+
+    def _judge(
+        self,
+        older: Mapping[str, Values],
+        newer: Mapping[str, Values],
+        weights: tuple[Values, Values] | None,
+    ) -> None:
+        premises = self.pair.premises
+        m_a, v_a = (older[slot] for slot in _MOMENTS)
+        m_b, v_b = (newer[slot] for slot in _MOMENTS)
+        if weights is None:
+            results = _moments_alone(m_a, v_a, m_b, v_b, premises)
+        else:
+            v_used = newer.get("max_exp_avg_sq", v_b)
+            self._direction.add(*weights, m_b, v_used, premises.eps)
+            results = judge_pair(Pair(*weights, m_a, v_a, m_b, v_b), premises)
+        for name, result in results.items():
+            self._found.setdefault(name, []).append(result.shifted(self._offset))
+
+    def result(self) -> StateChange:
+        """Return what was found."""
+        pair = self.pair
+        cosines = {slot: one.cosine for slot, one in self._distances.items()}
+        return StateChange(
+            pair.optimizer,
+            pair.position,
+            pair.target,
+            pair.after.name,
+            _steps(pair),
+            {slot: cosine for slot, cosine in cosines.items() if cosine is not None},
+            tuple(slot for slot, one in self._distances.items() if one.identical and one.squares_b),
+            self._direction.cosine,
+            {name: merged(results) for name, results in self._found.items()},
+        )
+
+
+def _steps(pair: StatePair) -> int | None:
+    if pair.before is None or pair.before.step is None or pair.after.step is None:
+        return None
+    return int(pair.after.step - pair.before.step)
+
+
+def _moments_alone(
+    m_a: Values, v_a: Values, m_b: Values, v_b: Values, premises: AdamPremises
+) -> dict[str, BoundResult]:
+    """Return the bounds that need no weight."""
+    found: dict[str, list[BoundResult]] = {}
+    for start in range(0, m_b.size, CHUNK):
+        part = slice(start, start + CHUNK)
+        for result in (
+            moment(m_b[part], v_b[part], premises),
+            decay(v_a[part], v_b[part], premises),
+            innovation(m_a[part], v_a[part], m_b[part], v_b[part], premises),
+        ):
+            found.setdefault(result.bound, []).append(result.shifted(start))
+    return {bound: merged(results) for bound, results in found.items()}
+
+
+def read_state(pair: StatePair) -> StateChange | str:
+    """Return the state compared without its weight, or why it cannot be read."""
+    judging = Judging(pair)
+    try:
+        for older, newer in zip(*slot_chunks(pair), strict=True):
+            judging.add(older, newer, None)
+    except CkptoolsError as error:
+        return error.message
+    return judging.result()
+
+
+def slot_chunks(pair: StatePair) -> tuple[Iterator[dict[str, Values]], Iterator[dict[str, Values]]]:
+    """Return chunks of all comparable slots of the older and of the newer state."""
+    before = pair.before.slots if pair.before is not None else {}
+    return (
+        chunked({slot: before[slot] for slot in pair.slots}),
+        chunked({slot: pair.after.slots[slot] for slot in pair.slots}),
+    )
+
+
+def chunked(refs: Mapping[str, TensorRef]) -> Iterator[dict[str, Values]]:
+    """Iterate over tensors of one shape in step, a chunk of each at a time."""
+    streams = [even_chunks(ref) for ref in refs.values()]
+    for chunks in zip(*streams, strict=True):
+        yield dict(zip(refs, chunks, strict=True))
+
+
+def even_chunks(ref: TensorRef) -> Iterator[Values]:
+    """Iterate over chunks of exactly :data:`ELEMENTS`, the last one shorter.
+
+    Strided tensors come in pieces of their own sizes, which two files need not share.
+    """
+    if ref.contiguous:
+        yield from iter_chunks(ref, ELEMENTS)
+        return
+    waiting: list[Values] = []
+    for chunk in iter_chunks(ref, ELEMENTS):
+        waiting.append(chunk)
+        if sum(part.size for part in waiting) >= ELEMENTS:
+            joined = np.concatenate(waiting)
+            yield joined[:ELEMENTS]
+            waiting = [joined[ELEMENTS:]]
+    rest = np.concatenate(waiting)
+    if rest.size:
+        yield rest
+
+
+def judge_states(checkpoint: Checkpoint) -> tuple[StateChange, ...]:
+    """Return what one file alone allows to say of each Adam state: the moment bound."""
+    found = []
+    for index, optimizer in enumerate(checkpoint.optimizers):
+        for position, state in enumerate(optimizer.states):
+            refs = {slot: state.slots[slot] for slot in _MOMENTS if slot in state.slots}
+            if len(refs) == 2 and all(ref.dtype in FLOATING for ref in refs.values()):
+                found.append(_one_file(index, position, optimizer, state, refs))
+    return tuple(found)
+
+
+def _one_file(
+    index: int,
+    position: int,
+    optimizer: OptimizerState,
+    state: ParameterState,
+    refs: Mapping[str, TensorRef],
+) -> StateChange:
+    premises = from_settings(
+        _settings(optimizer, state.group),
+        kind=optimizer.kind,
+        step=state.step,
+        state_dtype=refs["exp_avg"].dtype,
+    )
+    results, offset = [], 0
+    try:
+        for chunk in chunked(refs):
+            m, v = np.ravel(chunk["exp_avg"]), np.ravel(chunk["exp_avg_sq"])
+            for start in range(0, m.size, CHUNK):
+                part = slice(start, start + CHUNK)
+                results.append(moment(m[part], v[part], premises).shifted(offset + start))
+            offset += m.size
+    except CkptoolsError:
+        results = []  # an unreadable slot is told by the measurements
+    bounds = {"moment": merged(results)} if results else {}
+    steps = None if state.step is None else int(state.step)
+    return StateChange(
+        index, position, target_of(optimizer, state), state.name, steps, bounds=bounds
+    )
