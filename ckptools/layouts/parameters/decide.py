@@ -10,15 +10,15 @@ state is *ambiguous* and gets no name.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ckptools.layouts.parameters.laws import ALONE, BROKEN, RIVALS, SHORTEST, Laws, Relation
+from ckptools.layouts.parameters.laws import Laws
 from ckptools.layouts.parameters.problem import Problem, Shape
+from ckptools.layouts.parameters.relations import ALONE, BROKEN, SHORTEST, Relation
 from ckptools.layouts.parameters.search import Hypothesis, hypotheses
 from ckptools.layouts.parameters.unordered import claims
 from ckptools.layouts.parameters.values import Samples, Values
@@ -32,6 +32,8 @@ LEAD = 2
 _AGREES = 0.9
 #: ... and how much closer to 1 it must be than any other.
 _CLOSER = 0.25
+#: Other states tried in a state's place.
+RIVALS = 12
 #: Hypotheses that evidence looks at.
 _LOOKED_AT = 64
 #: Units sampled to weigh hypotheses against each other.
@@ -177,7 +179,7 @@ def confirm(problem: Problem, answer: Answer, samples: Samples) -> None:
     laws = laws_of(problem, answer.candidates, samples)
     rivals = _rivals(problem)
     contradicted: dict[int, None] = {}
-    for pattern in patterns(laws, problem.names):
+    for pattern in patterns(laws):
         for relation in pattern.proving():
             for candidate in laws.members(relation):
                 slot = laws.owner(candidate)
@@ -219,14 +221,10 @@ def _confirm_biases(
 
 def agreement(samples: Samples, weight: int, bias: int, transposed: bool) -> float:
     """Return the correlation of a bias's log v with that of a weight's rows; -1 for none."""
-    lines, own = samples.energies(weight), samples.energies(bias)
-    if lines is None or own is None or lines[transposed].size != own[0].size:
+    lines, own = samples.profile(weight, transposed), samples.profile(bias, False)
+    if lines is None or own is None or lines.size != own.size or own.size < 2 * SHORTEST:
         return -1.0
-    x, y = lines[transposed] - lines[transposed].mean(), own[0] - own[0].mean()
-    size = float(np.linalg.norm(x) * np.linalg.norm(y))
-    if own[0].size < 2 * SHORTEST or not size > 0:
-        return -1.0
-    return float(x @ y) / size
+    return float(lines @ own)
 
 
 def _rivals(problem: Problem, count: int = RIVALS) -> dict[Shape, list[int]]:
@@ -268,9 +266,9 @@ class Pattern:
         return [r for r in self.held if r.residual < ALONE and r.length >= 2 * SHORTEST]
 
 
-def patterns(laws: Laws, names: Sequence[str]) -> list[Pattern]:
+def patterns(laws: Laws) -> list[Pattern]:
     """Return the relations that hold, gathered by pattern."""
-    kinds = [re.sub(r"\d+", "#", names[weight]) for weight in laws.weights()]
+    kinds = [unit.kind for unit in laws.units]
     units: dict[str, list[int]] = defaultdict(list)
     for unit, kind in enumerate(kinds):
         units[kind].append(unit)
@@ -279,8 +277,8 @@ def patterns(laws: Laws, names: Sequence[str]) -> list[Pattern]:
         gathered[_pattern(relation, kinds)].append(relation)
     found = []
     for held in gathered.values():
-        start = held[0].left[0][0]
-        holding = {relation.left[0][0] for relation in held}
+        start = held[0].left[0].unit
+        holding = {relation.left[0].unit for relation in held}
         moved = (laws.moved(held[0], u - start) for u in units[kinds[start]] if u not in holding)
         others = [one for one in moved if one is not None and _fits(one, held[0], kinds)]
         majority = len(held) >= max(2, 2 * len(others))
@@ -290,13 +288,12 @@ def patterns(laws: Laws, names: Sequence[str]) -> list[Pattern]:
 
 
 def _pattern(relation: Relation, kinds: list[str]) -> tuple[object, ...]:
-    start = relation.left[0][0]
+    start = relation.left[0].unit
     return tuple(
-        (kinds[unit], unit - start, end, fold)
-        for unit, end, fold in (*relation.left, *relation.right)
+        (kinds[part.unit], part.unit - start, part.end, part.fold) for part in relation.parts
     )
 
 
 def _fits(moved: Relation, first: Relation, kinds: list[str]) -> bool:
-    pairs = zip((*moved.left, *moved.right), (*first.left, *first.right), strict=True)
-    return all(kinds[a[0]] == kinds[b[0]] for a, b in pairs)
+    pairs = zip(moved.parts, first.parts, strict=True)
+    return all(kinds[a.unit] == kinds[b.unit] for a, b in pairs)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ckptools.layouts.parameters.decide import Answer, decide, laws_of, patterns
 from ckptools.layouts.parameters.directions import Direction, Doubles, direction
-from ckptools.layouts.parameters.pair import decide_pair
 from ckptools.layouts.parameters.problem import Problem, problem
 from ckptools.layouts.parameters.values import FileValues, Samples, read
 from ckptools.names.stacks import Place, places
@@ -77,6 +76,8 @@ def _identified(
         answer = decide(asked, located, values)
     else:
         moves = _FileMoves(optimizer, before, candidates, past)
+        from ckptools.layouts.parameters.pair import decide_pair  # scipy, slow to import
+
         answer = decide_pair(asked, located, moves, values)
     return _named(optimizer, weights, candidates, answer)
 
@@ -191,7 +192,7 @@ def balances(optimizer: OptimizerState, weights: WeightSet) -> list[Balance]:
     samples = Samples(FileValues(optimizer, candidates), asked.shapes)
     laws = laws_of(asked, chosen, samples)
     found = []
-    for pattern in patterns(laws, asked.names):
+    for pattern in patterns(laws):
         for relation in pattern.proving():
             names = tuple(asked.names[member] for member in laws.members(relation))
             found.append(Balance(names, relation.residual, False))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from ckptools.names.stacks import Place
@@ -133,6 +134,7 @@ def by_convention(names: Sequence[str], *, norms_last: bool = False) -> list[int
     return _hierarchical(names, key)
 
 
+@lru_cache(maxsize=65536)
 def _rank(segment: str, norms_last: bool) -> float:
     recurrent = _RECURRENT.fullmatch(segment)
     if recurrent:
@@ -161,6 +163,7 @@ def _hierarchical(names: Sequence[str], key: Callable[[str, int, bool], _Key]) -
     return sorted(range(len(names)), key=lambda i: keys[i])
 
 
+@lru_cache(maxsize=65536)
 def _cut(segment: str) -> tuple[str, float]:
     """Return a segment without its index, and the index (-1 for none)."""
     found = _SEGMENT.fullmatch(segment)

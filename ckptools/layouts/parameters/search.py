@@ -8,6 +8,7 @@ shape.  Each hypothesis has a price; evidence decides between them elsewhere.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -31,6 +32,8 @@ _BUDGET = 4000
 _CELLS = 4_000_000
 #: Price of a module of which only a part is trained.
 _PARTLY = 0.5
+#: How much more than the cheapest answer another may cost.
+_DEARER = 3.2
 #: Ways to hand classes to groups that are tried with left-out parameters.
 _HANDOUTS = 700
 
@@ -103,21 +106,36 @@ def _coded(problem: Problem) -> _Coded:
 def _answers(
     problem: Problem, coded: _Coded, places: Sequence[Place]
 ) -> Iterator[tuple[str, float, Numbers]]:
-    """Yield (how, price, candidate of each slot, group by group)."""
+    """Yield (how, price, candidate of each slot, group by group), roughly from the cheapest.
+
+    What costs much more than the cheapest answer is not looked for.
+    """
     ways = orders(problem.names, places)
     flat = np.concatenate(coded.groups)
     numbers: dict[str, int] = {}
     modules = np.array([numbers.setdefault(place.module, len(numbers)) for place in places])
+    cheapest = np.inf
     for order in ways:
-        yield from _one_sequence(order, flat, coded.parameters, modules)
-    if len(coded.groups) == 1:
+        for answer in _one_sequence(order, flat, coded.parameters, modules):
+            cheapest = min(cheapest, answer[1])
+            yield answer
+    if len(coded.groups) == 1 or not _enough(coded):
         return
-    for division in divisions(problem.names, problem.shapes, places):
-        if not _may_fit(division, coded):
-            continue
-        for order in ways:
-            yield from _whole_classes(order, division, coded)
-            yield from _handed_out(order, division, coded, modules)
+    divided = divisions(problem.names, problem.shapes, places)
+    tried = sorted(
+        ((order, one) for order in ways for one in divided),
+        key=lambda pair: pair[0].price + pair[1].price,
+    )
+    for order, division in tried:
+        if order.price + division.price > cheapest + _DEARER:
+            return
+        members = _members(order, division)
+        for answer in (
+            *_whole_classes(order, division, members, coded),
+            *_handed_out(order, division, members, coded, modules),
+        ):
+            cheapest = min(cheapest, answer[1])
+            yield answer
 
 
 def _one_sequence(
@@ -225,12 +243,15 @@ def _fewest_runs(states: Numbers, there: Numbers, modules: Numbers) -> Numbers:
     return chosen
 
 
-def _may_fit(division: Division, coded: _Coded) -> bool:
+def _enough(coded: _Coded) -> bool:
     """Return whether enough parameters of every shape are there; orders do not matter here."""
     flat = np.concatenate(coded.groups)
     length = int(max(coded.parameters.max(), flat.max())) + 1
-    needed = np.bincount(flat[flat != ANY], minlength=length)
-    return bool((needed <= np.bincount(coded.parameters, minlength=length)).all())
+    return bool((_counts(flat, length) <= _counts(coded.parameters, length)).all())
+
+
+def _counts(codes: Numbers, length: int) -> Numbers:
+    return np.bincount(codes[codes != ANY], minlength=length)
 
 
 def _members(order: Order, division: Division) -> list[Numbers]:
@@ -244,11 +265,11 @@ def _members(order: Order, division: Division) -> list[Numbers]:
 
 
 def _whole_classes(
-    order: Order, division: Division, coded: _Coded
+    order: Order, division: Division, members: list[Numbers], coded: _Coded
 ) -> Iterator[tuple[str, float, Numbers]]:
     """Yield the answers in which every group is a run of whole classes."""
-    members = _members(order, division)
-    if len(members) < len(coded.groups):
+    smallest = min(part.size for part in members)
+    if len(members) < len(coded.groups) or smallest > min(group.size for group in coded.groups):
         return
     for label, price, way in (("", 0.0, members), (", classes reversed", 1.0, members[::-1])):
         taken = _cover(coded.groups, [coded.parameters[part] for part in way])
@@ -259,65 +280,76 @@ def _whole_classes(
             yield f"{order.name} by {division.name}{label}", cost, chosen
 
 
+class _Shelf:
+    """Classes that are not yet taken, alike ones together."""
+
+    def __init__(self, classes: list[Numbers]) -> None:
+        self._kinds: dict[bytes, tuple[Numbers, list[int]]] = {}
+        self._keys: list[bytes] = []
+        for number, codes in enumerate(classes):
+            key = codes.tobytes()
+            self._keys.append(key)
+            self._kinds.setdefault(key, (codes, []))[1].append(number)
+
+    def first(self, group: Numbers, place: int, start: int) -> int | None:
+        """Return the first class from ``start`` on that lies at ``place`` of a group."""
+        best: int | None = None
+        for codes, numbers in self._kinds.values():
+            at = bisect_left(numbers, start)
+            if at == len(numbers) or (best is not None and numbers[at] >= best):
+                continue
+            part = group[place : place + codes.size]
+            if part.size == codes.size and ((part == codes) | (part == ANY)).all():
+                best = numbers[at]
+        return best
+
+    def take(self, number: int) -> None:
+        """Take a class away."""
+        numbers = self._kinds[self._keys[number]][1]
+        numbers.pop(bisect_left(numbers, number))
+
+    def put(self, number: int) -> None:
+        """Put a class back."""
+        insort(self._kinds[self._keys[number]][1], number)
+
+
 def _cover(groups: list[Numbers], classes: list[Numbers]) -> list[int] | None:
     """Return the classes, one after the other, that make up all groups; None if none do.
 
-    Inside a group classes ascend; of classes that look alike the first unused one is taken.
+    Inside a group classes ascend; of classes that look alike the first one left is taken.
     """
+    shelf = _Shelf(classes)
     taken: list[int] = []
-    used = [False] * len(classes)
-    group = place = start = budget = 0
     trail: list[tuple[int, int, int]] = []
-    while True:
+    group = place = start = 0
+    for _ in range(_BUDGET + 4 * len(classes)):
         if place == groups[group].size:
             group, place, start = group + 1, 0, 0
             if group == len(groups):
                 return taken
-        budget += 1
-        if budget > _BUDGET + 4 * len(classes):
-            return None
-        number = _next_class(groups[group], place, classes, used, start)
+        number = shelf.first(groups[group], place, start)
         if number is not None:
             trail.append((group, place, number))
-            used[number] = True
+            shelf.take(number)
             taken.append(number)
             place, start = place + classes[number].size, number + 1
-            continue
-        if not trail:
+        elif trail:
+            group, place, number = trail.pop()
+            shelf.put(number)
+            taken.pop()
+            start = number + 1
+        else:
             return None
-        group, place, number = trail.pop()
-        used[number] = False
-        taken.pop()
-        start = number + 1
-
-
-def _next_class(
-    group: Numbers, place: int, classes: list[Numbers], used: list[bool], start: int
-) -> int | None:
-    left = group.size - place
-    for number in range(start, len(classes)):
-        size = classes[number].size
-        if used[number] or size > left:
-            continue
-        part = group[place : place + size]
-        if ((part == classes[number]) | (part == ANY)).all():
-            return number
     return None
 
 
 def _handed_out(
-    order: Order, division: Division, coded: _Coded, modules: Numbers
+    order: Order, division: Division, members: list[Numbers], coded: _Coded, modules: Numbers
 ) -> Iterator[tuple[str, float, Numbers]]:
     """Yield the answers in which groups are unions of few classes with parameters left out."""
-    members = _members(order, division)
-    ways = (len(coded.groups) + 1) ** len(members)
-    if ways > _HANDOUTS:
-        return
     rank = np.empty(coded.parameters.size, np.int64)
     rank[np.array(order.sequence)] = np.arange(rank.size)
-    for owners in product(range(-1, len(coded.groups)), repeat=len(members)):
-        if len(set(owners) - {-1}) < len(coded.groups):
-            continue
+    for owners in _handouts(members, coded):
         parts = []
         runs = 0
         for number, group in enumerate(coded.groups):
@@ -332,3 +364,21 @@ def _handed_out(
         else:
             cost = order.price + division.price + 0.3 * runs + 0.2 * owners.count(-1)
             yield f"{order.name} by {division.name}", cost, np.concatenate(parts)
+
+
+def _handouts(members: list[Numbers], coded: _Coded) -> Iterator[tuple[int, ...]]:
+    """Yield the ways to hand every class to a group (-1: to none) with enough of each shape."""
+    if (len(coded.groups) + 1) ** len(members) > _HANDOUTS:
+        return
+    length = int(max(coded.parameters.max(), *(group.max() for group in coded.groups))) + 1
+    there = np.stack([_counts(coded.parameters[part], length) for part in members])
+    needed = [_counts(group, length) for group in coded.groups]
+    sizes = np.array([part.size for part in members])
+    for owners in product(range(-1, len(coded.groups)), repeat=len(members)):
+        given = np.array(owners)
+        if all(
+            sizes[given == number].sum() >= group.size
+            and (there[given == number].sum(axis=0) >= needed[number]).all()
+            for number, group in enumerate(coded.groups)
+        ):
+            yield owners

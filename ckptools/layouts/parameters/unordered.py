@@ -7,19 +7,19 @@ by far (.02 to .2 against .5 and more for the best of the others), or nothing is
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ckptools.layouts.parameters.laws import ALONE, HOLDS, MARGIN, SHORTEST, WINDOW, Laws
+from ckptools.layouts.parameters.laws import Laws
 from ckptools.layouts.parameters.problem import Problem
+from ckptools.layouts.parameters.relations import ALONE, HOLDS, MARGIN, SHORTEST, WINDOW
 from ckptools.layouts.parameters.values import Floats, Samples
 
-#: Pairs of states that are tried for one pair of weights.
-_PAIRS = 250_000
+#: Pairs of states that are tried for one pair of weights, and in all.
+_PAIRS, _ALL_PAIRS = 100_000, 60_000_000
 #: Ends of two neighbours that may balance.
 _ENDS = (("out", "in"), ("in", "out"), ("out", "out"), ("down", "up"), ("up", "down"))
 
@@ -67,6 +67,7 @@ class _Search:
             if shape is not None:
                 self._slots.setdefault(shape, []).append(slot)
         self._vectors: dict[tuple[int, str], Floats | None] = {}
+        self._left = _ALL_PAIRS
 
     def pairs(self) -> list[Claim]:
         """Return the pairs of neighbouring matrices whose states stand out.
@@ -74,8 +75,8 @@ class _Search:
         Among so many pairs chance finds one now and then, but not in most siblings (places with
         the same names but for numbers); a pair without siblings must be long and close.
         """
-        units = self._laws.matrices()
-        kinds = [re.sub(r"\d+", "#", self._problem.names[self._laws.weight(u)]) for u in units]
+        units = [number for number, unit in enumerate(self._laws.units) if not unit.vector]
+        kinds = [self._laws.units[unit].kind for unit in units]
         tried: Counter[tuple[object, ...]] = Counter()
         found: dict[tuple[object, ...], list[Claim]] = {}
         for place, first in enumerate(units):
@@ -94,13 +95,14 @@ class _Search:
         ]
 
     def _pair(self, first: int, second: int, ends: tuple[str, str]) -> Claim | None:
-        x, y = self._all(first, ends[0]), self._all(second, ends[1])
-        if x is None or y is None or x.shape[1] != y.shape[1] or len(x) * len(y) > _PAIRS:
-            return None
-        if x.shape[1] < SHORTEST:
-            return None
-        one, other = self._laws.weight(first), self._laws.weight(second)
+        one, other = (self._laws.units[unit].weight for unit in (first, second))
         own, their = self._slots_of(one), self._slots_of(other)
+        if len(own) * len(their) > min(_PAIRS, self._left):
+            return None
+        x, y = self._all(first, ends[0]), self._all(second, ends[1])
+        if x is None or y is None or x.shape[1] != y.shape[1] or x.shape[1] < SHORTEST:
+            return None
+        self._left -= len(own) * len(their)
         residuals = _residuals(x, y)
         if own is their:
             np.fill_diagonal(residuals, np.inf)
@@ -117,8 +119,10 @@ class _Search:
         """Return one vector of a unit for every state that could be its."""
         key = (unit, end)
         if key not in self._vectors:
-            weight = self._laws.weight(unit)
-            rows = [self._laws.end(unit, end, {weight: slot}) for slot in self._slots_of(weight)]
+            weight = self._laws.units[unit].weight
+            rows = [
+                self._laws.ends.get(unit, end, {weight: slot}) for slot in self._slots_of(weight)
+            ]
             there = [row for row in rows if row is not None]
             whole = bool(rows) and len(there) == len(rows)
             self._vectors[key] = np.stack(there) if whole else None
@@ -126,11 +130,11 @@ class _Search:
 
     def norms(self, settled: dict[int, int]) -> Iterator[Claim]:
         """Yield gains and biases of norms whose readers are settled."""
-        for norm, readers in self._laws.norm_readers(WINDOW):
-            weights = [self._laws.weight(unit) for unit in readers]
+        for norm, readers in self._laws.norm_readers():
+            weights = [self._laws.units[unit].weight for unit in readers]
             if not all(weight in settled for weight in weights):
                 continue
-            ends = [self._laws.end(u, "in", settled) for u in readers]
+            ends = [self._laws.ends.get(u, "in", settled) for u in readers]
             there = [end for end in ends if end is not None]
             whole = len(there) == len(readers)
             claim = self._norm(norm, np.sum(there, axis=0)) if whole else None
@@ -138,7 +142,7 @@ class _Search:
                 yield claim
 
     def _norm(self, norm: int, total: Floats) -> Claim | None:
-        gain, bias = self._laws.gain_and_bias(norm)
+        gain, bias = self._laws.units[norm].weight, self._laws.units[norm].bias
         slots = self._slots_of(gain)
         gains = self._products(gain, slots)
         if gains is None or gains.shape[1] != total.size:
@@ -161,7 +165,7 @@ class _Search:
         return Claim(members, found[2], total.size)
 
     def _products(self, candidate: int, slots: Sequence[int]) -> Floats | None:
-        rows = [self._laws.product(candidate, slot) for slot in slots]
+        rows = [self._laws.ends.product(candidate, slot) for slot in slots]
         there = [row for row in rows if row is not None]
         return np.stack(there) if there and len(there) == len(rows) else None
 

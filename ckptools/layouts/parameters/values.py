@@ -101,7 +101,7 @@ class Samples:
         self._values = values
         self.limit = _sample_size(shapes)
         self._kept: dict[tuple[str, int], tuple[Floats, Floats] | None] = {}
-        self._energies: dict[int, tuple[Floats, Floats] | None] = {}
+        self._profiles: dict[int, tuple[Floats | None, Floats | None] | None] = {}
 
     def weight(self, candidate: int) -> tuple[Floats, Floats] | None:
         """Return (rows, columns) of a weight, each (sampled, others); None where unreadable."""
@@ -115,13 +115,18 @@ class Samples:
         """Return how much of the weight the running mean of gradients holds beside them."""
         return self._values.decay(slot)
 
-    def energies(self, slot: int) -> tuple[Floats, Floats] | None:
-        """Return the logarithm of the mean second moment of each row and column, or None."""
-        if slot not in self._energies:
+    def profile(self, slot: int, columns: bool) -> Floats | None:
+        """Return how the second moment is spread over rows (columns), or None.
+
+        The logarithm of each line's mean, centred and of length 1: profiles are compared by their
+        dot product, a correlation.
+        """
+        if slot not in self._profiles:
             array = self._values.second(slot)
             cut = None if array is None else self._cut(array)
-            self._energies[slot] = None if cut is None else (_log_mean(cut[0]), _log_mean(cut[1]))
-        return self._energies[slot]
+            self._profiles[slot] = None if cut is None else (_profile(cut[0]), _profile(cut[1]))
+        found = self._profiles[slot]
+        return None if found is None else found[columns]
 
     def _sample(self, what: str, index: int) -> tuple[Floats, Floats] | None:
         key = (what, index)
@@ -144,9 +149,11 @@ class Samples:
         return np.ascontiguousarray(rows), np.ascontiguousarray(columns)
 
 
-def _log_mean(lines: Floats) -> Floats:
-    with np.errstate(all="ignore"):
-        return np.asarray(np.log(np.maximum(lines, 0).mean(axis=1) + np.float32(1e-37)))
+def _profile(lines: Floats) -> Floats | None:
+    logs = np.log(np.maximum(lines, 0).mean(axis=1) + np.float32(1e-37))
+    logs -= logs.mean()
+    size = float(np.linalg.norm(logs))
+    return logs / np.float32(size) if size > 0 else None
 
 
 def sampled(length: int, limit: int) -> NDArray[np.int64]:
