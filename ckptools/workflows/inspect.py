@@ -204,6 +204,7 @@ def inspect(
     if measurements is None:
         checksums = _checksums(checkpoint.container, verify, list_only, progress)
         if not list_only:
+            checkpoint = _named(checkpoint)
             measurements = _measure(checkpoint, spectrum, threads, progress)
     if measurements is not None and save_measures is not None:
         _save(measurements, checkpoint, save_measures)
@@ -240,6 +241,20 @@ def _checksums(
         if (verify or (verify is None and small))
         else None
     )
+
+
+def _named(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint with open questions about its states decided by their values."""
+    open_questions = any(
+        state.slots and state.standing == "ambiguous"
+        for optimizer in checkpoint.optimizers
+        for state in optimizer.states
+    )
+    if not open_questions:
+        return checkpoint
+    from ckptools.layouts.parameters.naming import identify  # reads values: numpy
+
+    return identify(checkpoint)
 
 
 def _measure(

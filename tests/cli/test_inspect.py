@@ -180,6 +180,31 @@ def test_listing_reads_headers_only(run: Run, sick: Path) -> None:
     assert any("headers only" in reason for reason in document["not_judged"])
 
 
+def test_listing_weights_imports_no_numpy(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"fc.weight": torch.randn(3, 2), "fc.bias": torch.randn(3)}, path)
+    code = (
+        "import sys; from ckptools.cli.main import run;"
+        f"run(['inspect', '--list', {str(path)!r}]);"
+        "print([m for m in ('numpy', 'torch', 'scipy', 'numba') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("option", [[], ["--format", "json"]])
+def test_inspecting_imports_neither_torch_nor_scipy_nor_numba(
+    checkpoint: Path, option: list[str]
+) -> None:
+    code = (
+        "import sys; from ckptools.cli.main import run;"
+        f"run(['inspect', {str(checkpoint)!r}, *{option!r}]);"
+        "print([m for m in ('torch', 'scipy', 'numba', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_a_flipped_bit_is_found_by_default_and_not_without_checksums(
     run: Run, checkpoint: Path, tmp_path: Path
 ) -> None:
