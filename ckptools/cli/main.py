@@ -7,15 +7,14 @@ the module's docstring, read without importing the module.
 
 from __future__ import annotations
 
-import ast
 import difflib
+import functools
 import importlib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ import click
 
 from ckptools import __version__, errors
 from ckptools.errors import CkptoolsError
+from ckptools.registry import announced
 
 #: usage, unreadable input, crashed rule, nothing examined
 EXIT_UNUSABLE = 2
@@ -36,21 +36,20 @@ GROUP = "ckptools.commands"
 OPERATIONS = Path(__file__).parents[1] / "surgery" / "operations"
 
 
+@functools.cache
 def _help_lines() -> dict[str, str]:
-    """Return the help line of each command of this folder, read from the source alone."""
-    return _summaries(Path(__file__).parent, "command") | _summaries(OPERATIONS, None)
+    """Return the help line of each command of ours, read from the sources alone."""
+    return _summaries(Path(__file__).parent, "\ndef command(") | _summaries(OPERATIONS, "")
 
 
-def _summaries(folder: Path, function: str | None) -> dict[str, str]:
-    """Return the first docstring line of each module (that defines ``function``), by command."""
-    found = {}
-    for path in sorted(folder.glob("[!_]*.py")):
-        tree = ast.parse(path.read_bytes())
-        defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-        if function is None or function in defined:
-            summary = (ast.get_docstring(tree) or "").partition("\n")[0]
-            found[path.stem.replace("_", "-")] = summary
-    return found
+def _summaries(folder: Path, mark: str) -> dict[str, str]:
+    """Return the first docstring line of each module that holds ``mark``, by command."""
+    sources = {path.stem: path.read_text("utf-8") for path in sorted(folder.glob("[!_]*.py"))}
+    return {
+        stem.replace("_", "-"): text.partition("\n")[0].strip('"')
+        for stem, text in sources.items()
+        if mark in text
+    }
 
 
 def _command(name: str) -> click.Command:
@@ -69,13 +68,13 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, sorted."""
-        return sorted({*_help_lines(), *entry_points(group=GROUP).names})
+        return sorted({*_help_lines(), *announced(GROUP).names})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module; None for an unknown name."""
         help_line = _help_lines().get(cmd_name)
         if help_line is None:
-            points = entry_points(group=GROUP, name=cmd_name)
+            points = announced(GROUP).select(name=cmd_name)
             return next((point.load() for point in points), None)
         command = _command(cmd_name)
         command.short_help = help_line
@@ -86,7 +85,7 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command to run; an unknown one is a usage error with the nearest name."""
         name = args[0]
-        if not name.startswith("-") and not ctx.resilient_parsing:
+        if name not in _help_lines() and not name.startswith("-") and not ctx.resilient_parsing:
             known = self.list_commands(ctx)
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -38,7 +38,12 @@ class Point:
 
 
 class Points(list[Point]):
+    """What another package announces."""
+
     names: frozenset[str] = frozenset({"probe"})
+
+    def select(self, **_: str) -> Points:
+        return self
 
 
 @pytest.fixture
@@ -47,7 +52,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], N
 
     def install(body: Callable[..., Any]) -> None:
         probe = click.command("probe", params=[click.Option(["--format"])])(body)
-        monkeypatch.setattr(cli, "entry_points", lambda **_: Points([Point(probe)]))
+        monkeypatch.setattr(cli, "announced", lambda _: Points([Point(probe)]))
 
     return install
 
@@ -69,6 +74,7 @@ def test_the_help_imports_no_command() -> None:
         "ckptools.cli",
         "ckptools.cli.main",
         "ckptools.errors",
+        "ckptools.registry",
     }
 
 
