@@ -66,7 +66,8 @@ class Bins:
     lower, upper: smallest and largest value with this code (equal where ``exact``).
     finite, nan, positive_inf, negative_inf, zero, subnormal: which codes are such (for codes
         that are not ``exact`` only ``finite`` is decided by the code alone).
-    exponent: binary exponent of the largest magnitude with this code, for finite codes.
+    magnitude: the largest absolute value with this code, 0 for codes that are not finite.
+    exponent: binary exponent of that.
     order: "sign-magnitude", "twos-complement" or "unsigned": how codes ascend.
     exact: whether a code is one value.
     floating: whether exponents and overflow mean anything.
@@ -82,6 +83,7 @@ class Bins:
     negative_inf: Flags
     zero: Flags
     subnormal: Flags
+    magnitude: Floats
     exponent: NDArray[np.int32]
     order: str
     exact: bool
@@ -152,7 +154,8 @@ def _exact_bins(dtype: str, number: np.dtype[Any]) -> Bins:
         negative_inf=np.isneginf(values),
         zero=values == 0,
         subnormal=(magnitude > 0) & (magnitude < normal),
-        exponent=_exponents(magnitude, finite),
+        magnitude=np.where(finite, magnitude, 0.0),
+        exponent=_exponents(np.where(finite, magnitude, 0.0)),
         order=_order(dtype),
         exact=True,
         floating=floating,
@@ -197,7 +200,8 @@ def _top_bins(number: np.dtype[Any], *, mantissa: int, floating: bool = True) ->
         negative_inf=nothing,
         zero=nothing,
         subnormal=nothing,
-        exponent=_exponents(magnitude, finite),
+        magnitude=magnitude,
+        exponent=_exponents(magnitude),
         order="sign-magnitude",
         exact=False,
         floating=floating,
@@ -206,9 +210,9 @@ def _top_bins(number: np.dtype[Any], *, mantissa: int, floating: bool = True) ->
     )
 
 
-def _exponents(magnitude: Floats, finite: Flags) -> NDArray[np.int32]:
+def _exponents(magnitude: Floats) -> NDArray[np.int32]:
     """Return e with 2**e <= magnitude < 2**(e + 1)."""
-    return np.frexp(np.where(finite, magnitude, 0.0))[1].astype(np.int32) - np.int32(1)
+    return np.frexp(magnitude)[1].astype(np.int32) - np.int32(1)
 
 
 def modulus(values: NDArray[Any]) -> Floats:

@@ -6,8 +6,11 @@ ones a bin spans 2**-7 (float32) or 2**-4 (float64) of its value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,23 @@ ISOLATED_SHARE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
+class Ascending:
+    """The finite bins of a histogram in the order of their values.
+
+    ``ends`` are the numbers of values in each bin and all below it.
+    """
+
+    codes: Codes
+    counts: Counts
+    ends: Counts
+
+    @property
+    def total(self) -> int:
+        """Number of finite values."""
+        return int(self.ends[-1]) if self.ends.size else 0
+
+
+@dataclass(frozen=True)
 class Histogram:
     """Populated codes in ascending order of the code, and how often each occurs."""
 
@@ -33,10 +53,25 @@ class Histogram:
     codes: Codes
     counts: Counts
 
-    @property
+    @cached_property
     def meaning(self) -> Bins:
         """What the codes stand for."""
         return bins(self.dtype)
+
+    @cached_property
+    def ascending(self) -> Ascending:
+        """The finite bins in the order of their values."""
+        codes, counts = self.codes, self.counts
+        meaning = self.meaning
+        if meaning.order != "unsigned":
+            split = int(codes.searchsorted(meaning.lower.size // 2))
+            back = -1 if meaning.order == "sign-magnitude" else 1
+            codes = np.concatenate((codes[split:][::back], codes[:split]))
+            counts = np.concatenate((counts[split:][::back], counts[:split]))
+        finite = meaning.finite[codes]
+        if not finite.all():
+            codes, counts = codes[finite], counts[finite]
+        return Ascending(codes, counts, counts.cumsum())
 
     def count(self, flags: NDArray[np.bool_]) -> int:
         """Return how many values have a code that is flagged."""
@@ -48,12 +83,9 @@ def size(dtype: str) -> int:
     return int(bins(dtype).lower.size)
 
 
-def compact(dtype: str, dense: NDArray[np.int64], populated: Codes | None = None) -> Histogram:
-    """Return the populated bins of a dense histogram, and clear it.
-
-    ``populated`` are their codes, ascending, where they are known already.
-    """
-    codes = np.flatnonzero(dense) if populated is None else populated
+def compact(dtype: str, dense: NDArray[np.int64]) -> Histogram:
+    """Return the populated bins of a dense histogram, and clear it."""
+    codes = (dense != 0).nonzero()[0]  # seven times as fast as on the numbers themselves
     counts = dense[codes]
     dense[codes] = 0
     return Histogram(dtype, codes, counts)
@@ -77,59 +109,63 @@ def quantiles(
     The value of rank ceil(share * n) is meant (numpy's ``inverted_cdf``): exact for types of 8
     and 16 bits, else interpolated inside its bin and kept within the known extremes.
     """
-    kept, counts = ascending(histogram)
-    lower, upper = histogram.meaning.lower[kept], histogram.meaning.upper[kept]
-    values = _at_ranks(histogram.meaning, lower, upper, counts, shares)
-    return [min(max(value, low), high) for value in values.tolist()]
+    order = histogram.ascending
+    ranks = [_rank(share, order.total) for share in shares]
+    found = []
+    for rank, at in zip(ranks, order.ends.searchsorted(ranks).tolist(), strict=True):
+        count = int(order.counts[at])
+        inside = rank - int(order.ends[at]) + count
+        value = _inside(histogram.meaning, int(order.codes[at]), inside, count)
+        found.append(min(max(value, low), high))
+    return found
+
+
+def _rank(share: float, total: int) -> int:
+    return min(max(math.ceil(share * total), 1), total)
+
+
+def _inside(meaning: Bins, code: int, rank: int, count: int) -> float:
+    """Return the value of the given rank (from 1) among ``count`` values of one bin."""
+    lower, upper = float(meaning.lower[code]), float(meaning.upper[code])
+    if meaning.exact:
+        return lower
+    if not meaning.floating:
+        return upper if lower < 0 else lower
+    return lower + (rank - 0.5) / count * (upper - lower)
 
 
 def absolute_quantile(histogram: Histogram, share: float, high: float) -> float:
-    """Return the value below which a share of the absolute finite values lies."""
+    """Return the value below which a share of the absolute finite values lies.
+
+    ``share`` is close to 1: bins are counted from the largest magnitudes down.
+    """
+    order = histogram.ascending
     meaning = histogram.meaning
-    finite = meaning.finite[histogram.codes]
-    codes, counts = histogram.codes[finite], histogram.counts[finite]
-    low, up = np.abs(meaning.lower[codes]), np.abs(meaning.upper[codes])
-    order = np.argsort(np.minimum(low, up), kind="stable")
-    small, large = np.minimum(low, up)[order], np.maximum(low, up)[order]
-    # both signs of one magnitude are one bin
-    first = firsts(small)
-    summed = np.add.reduceat(counts[order], first)
-    value = _at_ranks(meaning, small[first], large[first], summed, (share,))
-    return min(float(value[0]), high)
+    above = order.total - _rank(share, order.total)  # so many are larger
+    for code, count in _largest_first(histogram, above + 1):
+        if above < count:
+            # ranks inside a bin ascend with the value, so with the magnitude if it is positive
+            negative = meaning.lower[code] < 0
+            rank = above + 1 if negative else count - above
+            return min(abs(_inside(meaning, code, rank, count)), high)
+        above -= count
+    raise AssertionError("the ranks of a histogram add up to its total")
 
 
-def ascending(histogram: Histogram) -> tuple[Codes, Counts]:
-    """Return the finite codes in the order of their values, and their counts."""
-    codes, counts = histogram.codes, histogram.counts
-    meaning = histogram.meaning
-    if meaning.order != "unsigned":
-        split = int(np.searchsorted(codes, meaning.lower.size // 2))
-        back = -1 if meaning.order == "sign-magnitude" else 1
-        codes = np.concatenate((codes[split:][::back], codes[:split]))
-        counts = np.concatenate((counts[split:][::back], counts[:split]))
-    finite = meaning.finite[codes]
-    return codes[finite], counts[finite]
+def _largest_first(histogram: Histogram, wanted: int) -> list[tuple[int, int]]:
+    """Return codes and counts of the finite bins with the ``wanted`` largest magnitudes at least.
 
-
-def _at_ranks(
-    meaning: Bins,
-    lower: NDArray[np.float64],
-    upper: NDArray[np.float64],
-    counts: Counts,
-    shares: Sequence[float],
-) -> NDArray[np.float64]:
-    """Return the values at the given shares of ascending bins."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1])
-    ranks = np.clip(np.ceil(np.asarray(shares) * total), 1, total)
-    at = np.searchsorted(ends, ranks)
-    if meaning.exact:
-        return np.asarray(lower[at])
-    if not meaning.floating:
-        return np.asarray(np.where(lower[at] < 0, upper[at], lower[at]))
-    inside = (ranks - (ends[at] - counts[at]) - 0.5) / counts[at]
-    found: NDArray[np.float64] = lower[at] + inside * (upper[at] - lower[at])
-    return found
+    The largest magnitudes lie at both ends of the bins in ascending order.
+    """
+    order, meaning = histogram.ascending, histogram.meaning
+    left = int(order.ends.searchsorted(wanted)) + 1
+    right = int(order.ends.searchsorted(order.total - wanted, side="right"))
+    codes, counts = order.codes, order.counts
+    if left < right:
+        codes = np.concatenate((codes[:left], codes[right:]))
+        counts = np.concatenate((counts[:left], counts[right:]))
+    down = meaning.magnitude[codes].argsort(kind="stable")[::-1]
+    return list(zip(codes[down].tolist(), counts[down].tolist(), strict=True))
 
 
 def isolated(histogram: Histogram, zeros: int) -> tuple[int, int]:
@@ -139,33 +175,42 @@ def isolated(histogram: Histogram, zeros: int) -> tuple[int, int]:
     no more than one in a thousand, but always one) above it; (0, 0) when there is none.
     """
     meaning = histogram.meaning
-    kept = meaning.finite[histogram.codes] & ~meaning.zero[histogram.codes]
-    if not meaning.floating or not kept.any():
+    total = histogram.ascending.total - zeros
+    if not meaning.floating or total < 2:
         return 0, 0
-    exponents, counts = meaning.exponent[histogram.codes[kept]], histogram.counts[kept]
-    base = int(exponents.min())
-    population = np.bincount(exponents - base, weights=counts)
-    if not meaning.exact:
-        lowest = int(meaning.exponent[0]) - base  # the bin that zeros share with subnormals
-        population[max(lowest, 0)] -= zeros if lowest == 0 else 0
-    return _widest_gap(population)
+    allowed = max(1, min(ISOLATED, int(total * ISOLATED_SHARE)))
+    population: dict[int, int] = {}
+    for code, count in _largest_first(histogram, allowed + 1):
+        exponent = int(meaning.exponent[code])
+        population[exponent] = population.get(exponent, 0) + count
+    lowest = int(meaning.exponent[0])
+    if meaning.exact:
+        population.pop(lowest, None)  # that of zero
+    elif lowest in population:
+        population[lowest] -= zeros  # they share their bin with the smallest subnormals
+    return _widest_gap([(e, population[e]) for e in sorted(population) if population[e]], allowed)
 
 
-def _widest_gap(population: NDArray[Any]) -> tuple[int, int]:
-    allowed = max(1, min(ISOLATED, int(population.sum() * ISOLATED_SHARE)))
-    exponents = np.flatnonzero(population)[::-1][: allowed + 1]
-    above = np.cumsum(population[exponents])[:-1]
-    gaps = np.where(above <= allowed, exponents[:-1] - exponents[1:] - 1, 0)
-    if not gaps.size or not gaps.max():
-        return 0, 0
-    best = int(np.argmax(gaps))
-    return int(gaps[best]), int(above[best])
+def _widest_gap(population: list[tuple[int, int]], allowed: int) -> tuple[int, int]:
+    """Return the widest gap below at most ``allowed`` values, and their number."""
+    best = (0, 0)
+    above = 0
+    for (lower, _), (exponent, count) in reversed(list(pairwise(population))):
+        above += count
+        if above > allowed:
+            break
+        if exponent - lower - 1 > best[0]:
+            best = (exponent - lower - 1, above)
+    return best
 
 
-def near_overflow(histogram: Histogram) -> int:
-    """Return how many values lie within a factor of two of the largest that the type can hold."""
+def near_overflow(histogram: Histogram, largest: float) -> int:
+    """Return how many values lie within a factor of two of the largest that the type can hold.
+
+    ``largest`` is the largest magnitude that occurs.
+    """
     meaning = histogram.meaning
-    if not meaning.floating:
+    if not meaning.floating or largest < meaning.largest / 2:
         return 0
     codes = histogram.codes
     nearest = np.minimum(np.abs(meaning.lower[codes]), np.abs(meaning.upper[codes]))
@@ -199,11 +244,14 @@ class Sketch:
 
 def sketch(histogram: Histogram) -> Sketch:
     """Return the finest sketch of at most :data:`SKETCH_BINS` bins (exponents are never lost)."""
-    limit = histogram.meaning.mantissa
+    codes = histogram.codes
     dropped = 0
-    while dropped < limit and _width(histogram.codes, dropped) > SKETCH_BINS:
-        dropped += 1
-    return _coarse(histogram.dtype, histogram.codes, histogram.counts, dropped)
+    if codes.size > SKETCH_BINS:
+        # neighbours stay apart when they differ in a bit that is kept
+        apart = codes[1:] ^ codes[:-1]
+        apart.partition(apart.size - SKETCH_BINS)
+        dropped = min(int(apart[-SKETCH_BINS]).bit_length(), histogram.meaning.mantissa)
+    return _coarse(histogram.dtype, codes, histogram.counts, dropped)
 
 
 def merge_sketches(parts: Sequence[Sketch]) -> Sketch:
@@ -215,24 +263,13 @@ def merge_sketches(parts: Sequence[Sketch]) -> Sketch:
     return _coarse(parts[0].dtype, codes[order], counts[order], dropped)
 
 
-def firsts(ordered: NDArray[Any]) -> NDArray[np.intp]:
-    """Return where each run of equal values begins."""
-    starts = np.ones(ordered.size, dtype=bool)
-    np.not_equal(ordered[1:], ordered[:-1], out=starts[1:])
-    return np.flatnonzero(starts)
-
-
-def _width(codes: Codes, dropped: int) -> int:
-    """Return how many bins are left when low bits of ascending codes are dropped."""
-    cut = codes >> dropped
-    return 1 + int(np.count_nonzero(cut[1:] != cut[:-1]))
-
-
 def _coarse(dtype: str, codes: Codes, counts: Counts, dropped: int) -> Sketch:
     if not codes.size:
         return Sketch(dtype, dropped, np.empty(0, np.uint16), np.empty(0, np.uint32))
     cut = codes >> dropped
-    first = firsts(cut)
+    starts = np.ones(cut.size, dtype=bool)
+    np.not_equal(cut[1:], cut[:-1], out=starts[1:])
+    first = np.flatnonzero(starts)
     summed = np.add.reduceat(counts, first)
     wide = summed.max() > np.iinfo(np.uint32).max
     return Sketch(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.names.initializers import Initializer, candidates
-from ckptools.stats.histogram import Histogram, ascending
+from ckptools.stats.histogram import Histogram
 from ckptools.stats.moments import Moments
 from ckptools.stats.tally import Run
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
@@ -155,19 +155,17 @@ def p_value(one: Initializer, histogram: Histogram) -> float:
     wider than 16 bits the distance is a lower bound that falls short by less than a bin's share.
     16-bit values stand for all that would be rounded to them.
     """
-    codes, counts = ascending(histogram)
-    meaning = histogram.meaning
+    order, meaning = histogram.ascending, histogram.meaning
+    codes, counts, ends, total = order.codes, order.counts, order.ends, order.total
+    if ends.size > _EDGES:
+        # of many edges some do: what lies between two neighbours is a small share
+        some = np.linspace(0, ends.size - 1, _EDGES).astype(int)
+        codes, counts, ends = codes[some], counts[some], ends[some]
     lower, upper = meaning.lower[codes], meaning.upper[codes]
     if meaning.exact:
         half = np.ldexp(1.0, meaning.exponent[codes] - meaning.mantissa - 1)
         half = np.where(lower == 0, 0.0, half)
         lower, upper = lower - half, upper + half
-    ends = np.cumsum(counts)
-    total = int(ends[-1])
-    if ends.size > _EDGES:
-        # of many edges some do: what lies between two neighbours is a small share
-        some = np.linspace(0, ends.size - 1, _EDGES).astype(int)
-        lower, upper, ends, counts = lower[some], upper[some], ends[some], counts[some]
     below = np.abs((ends - counts) / total - _cdf(one, lower)).max()
     above = np.abs(ends / total - _cdf(one, upper)).max()
     return kolmogorov(float(max(below, above)), total)
@@ -205,5 +203,9 @@ def kolmogorov(distance: float, count: int) -> float:
     scaled = (root + 0.12 + 0.11 / root) * distance
     if scaled < 0.2:  # the series needs many terms here, and its value is 1 to ten digits
         return 1.0
-    terms = ((-1) ** (order - 1) * math.exp(-2 * (order * scaled) ** 2) for order in range(1, 21))
-    return float(min(max(2 * sum(terms), 0.0), 1.0))
+    total, order, term = 0.0, 1, 1.0
+    while term > 1e-12:
+        term = math.exp(-2 * (order * scaled) ** 2)
+        total += term if order % 2 else -term
+        order += 1
+    return min(max(2 * total, 0.0), 1.0)

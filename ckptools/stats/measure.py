@@ -68,8 +68,9 @@ class Part:
 
     @property
     def matrix(self) -> Matrix | None:
-        """The matrix view, of whole tensors only."""
-        return rows.matrix(self.ref.shape, self.family) if self.complete else None
+        """The matrix view, of whole weights only."""
+        looked_at = self.complete and self.slot is None
+        return rows.matrix(self.ref.shape, self.family) if looked_at else None
 
 
 @dataclass(slots=True)

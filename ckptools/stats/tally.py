@@ -22,8 +22,6 @@ from ckptools.types.tensor import TensorRef
 #: quantiles that every tensor gets
 SHARES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 _EXTREME_SHARE = 0.999
-#: tensors of fewer elements are small; a chunk that is not the last is never
-SMALL = 1 << 12
 
 
 @dataclass(slots=True)
@@ -48,6 +46,11 @@ class Run:
     leaves: list[NDArray[np.uint64]]
     rows: RowScan | None
 
+    @property
+    def largest(self) -> float:
+        """The largest magnitude, 0 without a finite value."""
+        return max(abs(self.low or 0), abs(self.high or 0))
+
 
 @dataclass(slots=True)
 class Tally:
@@ -67,7 +70,6 @@ class Tally:
     rows: RowScan | None = None
     _leaves: list[NDArray[np.uint64]] = field(default_factory=list)
     _tallies: Tallies = field(init=False)
-    _populated: NDArray[np.int64] | None = None
     _low: int | None = None
     _high: int | None = None
 
@@ -83,7 +85,6 @@ class Tally:
             self.rows.add(self.engine, bits, self.family.magnitude)
         if self.family.kind == "codes":
             self.engine.count_codes(bits, self._tallies.histogram)
-            self._remember(bits)
         elif self.family.kind == "integer":
             self._add_integers(values)
         elif self.family.kind == "complex":
@@ -93,7 +94,7 @@ class Tally:
 
     def run(self) -> Run:
         """Return what was found; the dense histogram is empty again."""
-        found = histogram.compact(self.family.dtype, self._tallies.histogram, self._populated)
+        found = histogram.compact(self.family.dtype, self._tallies.histogram)
         if self.family.kind == "codes":
             return _from_codes(found, self._leaves, self.rows)
         low, high = self._extremes()
@@ -122,15 +123,6 @@ class Tally:
         self.engine.scan_real(
             values, tallies.histogram, tallies.counts, tallies.extremes, tallies.moments
         )
-        if values.size < SMALL:
-            width = 8 * values.itemsize
-            self._remember(values.view(f"u{values.itemsize}") >> (width - 16))
-
-    def _remember(self, codes: NDArray[Any]) -> None:
-        """Note which bins a small tensor populates: looking for them would take longer."""
-        if codes.size < SMALL and len(self._leaves) == 1:
-            ordered = np.sort(codes).astype(np.int64)
-            self._populated = ordered[histogram.firsts(ordered)]
 
     def _add_integers(self, values: NDArray[Any]) -> None:
         tallies = self._tallies
@@ -140,7 +132,6 @@ class Tally:
         self._high = high if self._high is None else max(self._high, high)
         codes = (values.astype(np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
         self.engine.count_codes(codes, tallies.histogram)
-        self._remember(codes)
         moments.accumulate(tallies.moments, moments.of_values(values))
 
     def _extremes(self) -> tuple[float | None, float | None]:
@@ -240,7 +231,7 @@ def statistics(
         **_spread(run),
         exponent_gap=gap,
         isolated=apart,
-        near_overflow=histogram.near_overflow(run.histogram),
+        near_overflow=histogram.near_overflow(run.histogram, run.largest),
         rows=view.rows if view else None,
         columns=view.columns if view else None,
         dead_rows=notes.dead_rows if notes else None,
@@ -259,12 +250,11 @@ def _spread(run: Run) -> dict[str, Any]:
         return {}
     same = run.low == run.high
     found = moments.constant(run.moments.count, run.low) if same else run.moments
-    largest = max(abs(run.low), abs(run.high))
     values = histogram.quantiles(run.histogram, tuple(SHARES.values()), run.low, run.high)
     return {
         "min": run.low,
         "max": run.high,
-        "abs_max": largest,
+        "abs_max": run.largest,
         "mean": found.average,
         "std": found.std,
         "rms": found.rms,
@@ -272,7 +262,7 @@ def _spread(run: Run) -> dict[str, Any]:
         "skewness": found.skewness,
         "kurtosis": found.kurtosis,
         "quantiles": dict(zip(SHARES, values, strict=True)),
-        "abs_p999": histogram.absolute_quantile(run.histogram, _EXTREME_SHARE, largest),
+        "abs_p999": histogram.absolute_quantile(run.histogram, _EXTREME_SHARE, run.largest),
     }
 
 

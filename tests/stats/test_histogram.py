@@ -26,7 +26,7 @@ NORMAL = (np.random.default_rng(0).standard_normal(20_000) * 0.02).astype(np.flo
 def test_codes_ascend_with_their_values(dtype: str) -> None:
     size = histogram.size(dtype)
     every = Histogram(dtype, np.arange(size), np.ones(size, dtype=np.int64))
-    codes, _ = histogram.ascending(every)
+    codes, _ = every.ascending.codes, every.ascending.counts
     meaning = bins(dtype)
     assert codes.size == meaning.finite.sum()
     assert (np.diff(meaning.lower[codes]) >= 0).all()
@@ -91,7 +91,7 @@ def test_a_single_value_of_a_small_tensor_may_be_isolated() -> None:
 def test_near_overflow(dtype: type) -> None:
     largest = float(np.finfo(dtype).max)
     values = np.array([largest, -largest, largest * 0.51, largest * 0.49, np.inf, 1], dtype=dtype)
-    assert histogram.near_overflow(of(values)) == 3
+    assert histogram.near_overflow(of(values), largest) == 3
 
 
 def test_a_sketch_is_small_and_keeps_exponents_and_counts() -> None:
