@@ -56,7 +56,7 @@ def sparkline(values: Sequence[float | None]) -> str:
     def bar(value: float | None) -> str:
         if value is None or not math.isfinite(value):
             return "·"
-        return _BARS[round((value - low) / span * (len(_BARS) - 1))] if span else _BARS[0]
+        return _BARS[round((value - low) / span * (len(_BARS) - 1))] if span else _BARS[3]
 
     return "".join(map(bar, values))
 

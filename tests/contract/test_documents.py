@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ckptools.cli import main as cli
 from ckptools.report import render
@@ -132,6 +134,26 @@ INSPECT = SHARED | {
     "optimizers": [OPTIMIZER],
     "modules": [MODULE],
     "tensors": [TENSOR],
+}
+RECEIPT = SHARED | {
+    "operation": str,
+    "parameters": dict,
+    "dry_run": bool,
+    "source": {"path": str, "sha256": OPTIONAL(str)},
+    "output": {"path": str, "sha256": OPTIONAL(str)},
+    "changes": [
+        {
+            "tensor": str,
+            "action": str,
+            "initializer": OPTIONAL(str),
+            "before": OPTIONAL(dict),
+            "after": OPTIONAL(dict),
+            "slots": OPTIONAL({str: str}),
+        }
+    ],
+    "untouched": int,
+    "verified": bool,
+    "undo": OPTIONAL(str),
 }
 ERROR = {
     "schema": str,
@@ -260,6 +282,19 @@ def test_exit_codes(severity: str | None, fail_on: str, code: int) -> None:
     assert Outcome(Judgement(found), fail_on=fail_on).exit_code == code
     examined_nothing = Outcome(Judgement(found), fail_on=fail_on, nothing_examined="no tensors")
     assert examined_nothing.exit_code == (code or 2)
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_receipts(options: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = tmp_path / "checkpoint.pth"
+    weights = {"fc.weight": torch.randn(3, 2), "fc.bias": torch.randn(3)}
+    torch.save({"epoch": 3, "state_dict": weights}, source)
+    assert cli.run(["convert", str(source), "--format", "json", *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert misfits(found, RECEIPT) == []
+    assert found["schema"] == "ckptools.receipt/1"
+    assert found["dry_run"] is bool(options)
+    assert found["verified"] is not bool(options)
 
 
 def test_errors(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
