@@ -180,12 +180,15 @@ def _scan_real(  # type: ignore[no-untyped-def]
     extremes,
     running,
 ):
+    half = histogram.size // 2
     for start in range(0, values.size, BLOCK):
         stop = min(start + BLOCK, values.size)
         block = values[start:stop]
+        lowest = histogram[0] + histogram[half]
         _count_top(bits[start:stop], shift, histogram)
-        smallest, largest, zeros = _extremes(signed[start:stop], top, low)
-        counts[0] += zeros
+        if histogram[0] + histogram[half] != lowest:  # zeros are in there, and subnormals
+            counts[0] += _zeros(signed[start:stop], low)
+        smallest, largest = _extremes(bits[start:stop], signed[start:stop], low)
         kept = stop - start
         if largest >= infinity or smallest < -infinity:
             scratch = np.empty(BLOCK)
@@ -212,18 +215,35 @@ def _count_top(bits, shift, histogram):  # type: ignore[no-untyped-def]
         histogram[bits[i] >> shift] += 1
 
 
-@_jit(reorder=True)
-def _extremes(signed, top, low):  # type: ignore[no-untyped-def]
-    """Return the extremes as integers in the order of the values, and the number of zeros."""
-    smallest = low
-    largest = signed.dtype.type(-low - 1)
-    zeros = signed.dtype.type(0)
+@_jit(reorder=False)
+def _zeros(signed, low):  # type: ignore[no-untyped-def]
+    zeros = 0
     for i in range(signed.size):
-        ordered = signed[i] ^ ((signed[i] >> top) & low)
-        smallest = min(smallest, ordered)
-        largest = max(largest, ordered)
-        zeros = signed.dtype.type(zeros + signed.dtype.type((signed[i] & low) == 0))
-    return smallest, largest, zeros
+        zeros += (signed[i] & low) == 0
+    return zeros
+
+
+@_jit(reorder=False)
+def _extremes(bits, signed, low):  # type: ignore[no-untyped-def]
+    """Return the extremes as integers in the order of the values.
+
+    Positive floats are ordered as their bits are, and negative ones the other way round.  So the
+    largest signed integer is the largest value if any is positive, and the largest unsigned one
+    the smallest value if any is negative.
+    """
+    top = signed[0]
+    high = bits[0]
+    least = bits[0]
+    for i in range(signed.size):
+        top = max(top, signed[i])
+        high = max(high, bits[i])
+        least = min(least, bits[i])
+    positive = top >= 0
+    negative = signed.dtype.type(high) < 0
+    nearest = signed.dtype.type(least)
+    largest = top if positive else nearest ^ low
+    smallest = signed.dtype.type(high) ^ low if negative else nearest
+    return smallest, largest
 
 
 @_jit(reorder=False)
