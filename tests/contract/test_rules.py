@@ -8,13 +8,12 @@ without parameters that give evidence.  Beside those it stays silent on every he
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -42,24 +41,27 @@ def healthy(name: str) -> Evidence:
     return HEALTHY[name]()
 
 
-def cases(rule: Rule) -> ModuleType:
-    """Return the module with the rule's cases."""
+def cases(rule: Rule, kind: str) -> dict[str, Callable[[], Evidence]]:
+    """Return the cases of a kind; a missing module has none, about which a test complains."""
     _, _, family, name = rule.check.__module__.split(".")
-    return importlib.import_module(f"tests.rules.{family}.test_{name}")
+    module = f"tests.rules.{family}.test_{name}"
+    if importlib.util.find_spec(module) is None:
+        return {}
+    return dict(getattr(importlib.import_module(module), kind))
 
 
 def each_case(kind: str) -> list[object]:
     return [
         pytest.param(rule, build, id=f"{rule.code}-{name}")
         for rule in RULES.values()
-        for name, build in getattr(cases(rule), kind).items()
+        for name, build in cases(rule, kind).items()
     ]
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.code)
 def test_has_cases_of_both_kinds(rule: Rule) -> None:
-    assert cases(rule).FIRES_ON
-    assert cases(rule).SILENT_ON
+    assert cases(rule, "FIRES_ON")
+    assert cases(rule, "SILENT_ON")
 
 
 @pytest.mark.parametrize(("rule", "build"), each_case("FIRES_ON"))

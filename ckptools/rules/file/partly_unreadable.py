@@ -19,6 +19,7 @@ KINDS = covers(
     "malformed-object",
     "not-a-state-dict",
     "overlapping-views",
+    "oversized-mapping",
     "unknown-compression",
     "unknown-dtype",
     "unreadable-part",
