@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from ckptools.compare.align import Aligned, align
 from ckptools.compare.distances import Distance
 from ckptools.compare.histories import (
@@ -39,7 +41,8 @@ def compare(older: Checkpoint, newer: Checkpoint, *, progress: Progress | None =
     progress: called with (bytes done, bytes in all).
     """
     if _unsure(newer) and (steps_between(older, newer) or 0) > 0:
-        newer = identify_pair(older, newer)
+        with np.errstate(all="ignore"):  # damaged values overflow wherever they are weighed
+            newer = identify_pair(older, newer)
     aligned = _by_content(align(older, newer))
     weights = {(two.set, two.name): (one, two) for one, two, _ in aligned.pairs}
     pending = {(pair.optimizer, pair.position): pair for pair in state_pairs(older, newer, weights)}
@@ -162,6 +165,7 @@ def _measured(match: Match, distance: Distance) -> Match:
         norm_a=distance.norm_a,
         norm_b=distance.norm_b,
         excluded=distance.excluded,
+        broken=distance.broken,
     )
 
 

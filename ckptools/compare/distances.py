@@ -44,6 +44,7 @@ class Distance:
     squares_a, squares_b, product, squares: Σa², Σb², Σab and Σ(b−a)² over finite pairs.
     largest: max |b − a|.
     excluded: pairs of which one is not finite.
+    broken: pairs of which only the newer one is not finite.
     identical: whether all chunks agree to the last bit.
     """
 
@@ -53,6 +54,7 @@ class Distance:
     squares: float = 0.0
     largest: float = 0.0
     excluded: int = 0
+    broken: int = 0
     elements: int = 0
     identical: bool = True
 
@@ -71,6 +73,7 @@ class Distance:
             if not math.isfinite(total + float(a @ b)):
                 finite = np.isfinite(a) & np.isfinite(b)
                 self.excluded += int(a.size - np.count_nonzero(finite))
+                self.broken += int(np.count_nonzero(np.isfinite(a) & ~np.isfinite(b)))
                 a, b = a[finite], b[finite]
                 difference = b - a
                 total = float(difference @ difference)

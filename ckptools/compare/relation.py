@@ -157,7 +157,8 @@ def _one_run(
         return _successor(states, steps) or ("same-run", "likely")
     if possible is None and evidence["same_arguments"] is not False:
         return "same-run", "hint"
-    return ("same-run", "hint") if evidence["same_arguments"] else None
+    most = possible is not None and possible > 0.5
+    return ("same-run", "hint") if most or evidence["same_arguments"] else None
 
 
 def _successor(states: Sequence[StateChange], steps: int | None) -> tuple[str, str] | None:

@@ -23,6 +23,7 @@ class Match:
     cosine, norm_ratio, max_abs_change: over the elements that are finite in both files.
     norm_a, norm_b: Frobenius norms over those elements.
     excluded: how many elements are not finite in one of the files.
+    broken: how many of them are finite in the older file.
     reason: why the values were not compared, or None.
     best_match: the older tensor that this one resembles most, where that is not its own.
     best_cosine: how much; negative for a flipped sign.
@@ -44,6 +45,7 @@ class Match:
     norm_a: float | None = None
     norm_b: float | None = None
     excluded: int = 0
+    broken: int = 0
     reason: str | None = None
     best_match: str | None = None
     best_cosine: float | None = None

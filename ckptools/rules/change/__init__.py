@@ -1,0 +1,1 @@
+"""CHG: what moved between checkpoints, and cannot have or should not have."""

@@ -1,0 +1,91 @@
+"""CHG101: a weight that moved further than the optimizer can have moved it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from ckptools.rules import advice
+from ckptools.rules.changes import (
+    MOMENT_BOUNDS,
+    gathered,
+    modules,
+    numbers,
+    of_one_run,
+    premises,
+    same_history,
+    violated,
+)
+from ckptools.rules.registry import found, rule
+from ckptools.types.change import StateChange
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+_BOUNDS = ("replay", "strip", "displacement")
+
+
+@rule(
+    "CHG101",
+    "impossible-displacement",
+    severity="error",
+    confidence="proof",
+    needs=("checkpoint", "changes"),
+)
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """A weight moved further since the earlier checkpoint than its optimizer can have moved it.
+
+    What it means
+        The moments of both files, the step counts and the learning rates bound how far n steps of
+        Adam can carry each element. At least one element is beyond that bound, rounding included:
+        something else than training wrote it.
+
+    Why it matters
+        Whatever wrote it (a flipped bit, a wrong shard, a reset module) is not in the log.
+
+    False alarms
+        None as far as the premises hold; where one is assumed (the largest learning rate between
+        the files, the state's name) the finding is a hint and names it. 0 over 1e8 healthy
+        elements of 86 families of gradients.
+
+    What to do
+        Bring the module back from the earlier checkpoint.
+
+    References
+        Kingma & Ba 2015; Loshchilov & Hutter 2019; derivations in
+        compare/bounds/displacement.py, strip.py and replay.py.
+    """
+    for change in of_one_run(evidence):
+        hits = [state for state in change.states if _moved_too_far(state)]
+        hits.sort(key=lambda state: -(violated(state, _BOUNDS)[0].ratio or 0.0))
+        inside = modules(change)
+        groups = gathered(hits, _target, partial(_module, inside))
+        for target, states in groups.items():
+            results = violated(states[0], _BOUNDS)
+            proved = [one for one in results if one.proves]
+            unknown = "" if proved else premises(results[:1])
+            if not same_history(change):
+                unknown = unknown or "the older file may be of another run"
+            worst = (proved or results)[0]
+            yield found(
+                target,
+                f"{worst.above:,} of {worst.judged:,} elements moved up to {worst.ratio:.3g} times "
+                f"as far as {states[0].steps} steps can" + (f" ({unknown})" if unknown else ""),
+                evidence=numbers(results) | {"tensors": [s.target for s in states][:100]},
+                limit=1.0,
+                confidence="hint" if unknown else "",
+                advice=advice.restore(evidence, target if states[0].name else None),
+            )
+
+
+def _target(state: StateChange) -> str:
+    return state.target
+
+
+def _module(inside: dict[str, str], state: StateChange) -> str:
+    return inside.get(state.target, state.target)
+
+
+def _moved_too_far(state: StateChange) -> bool:
+    """Return whether the weight is at fault; broken moments would blame a sound weight."""
+    on = (state.steps or 0) > 0
+    return on and bool(violated(state, _BOUNDS)) and not violated(state, MOMENT_BOUNDS)

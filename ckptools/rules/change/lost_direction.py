@@ -1,0 +1,70 @@
+"""CHG204: a matrix that turned away from itself while its siblings did not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.rules import advice
+from ckptools.rules.changes import gathered, matrices, of_one_run, typical
+from ckptools.rules.registry import found, rule
+from ckptools.types.change import Match
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+#: A cosine above this is no loss, however still the siblings are.
+_LOST = 0.9
+
+
+@rule(
+    "CHG204",
+    "lost-direction",
+    severity="warning",
+    confidence="hint",
+    needs=("checkpoint", "changes"),
+    limit=20.0,
+)
+def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
+    """A matrix turned away from its earlier direction far more than its siblings.
+
+    What it means
+        1 minus its cosine with itself is above .1 and more than the limit times the median over
+        all matrices.
+
+    Why it matters
+        A module that was re-initialised, drowned in noise or loaded from elsewhere keeps its norm
+        and shape, and has lost what it knew.
+
+    False alarms
+        Not yet measured; hint. Embeddings that hardly move beside matrices that do can lower the
+        median; far apart checkpoints raise all.
+
+    What to do
+        Bring the module back from the earlier checkpoint.
+
+    References
+        None: a cosine.
+    """
+    for change in of_one_run(evidence):
+        turned = {m.name_b: 1 - m.cosine for m in matrices(change) if m.cosine is not None}
+        usual = typical(turned.values())
+        if usual is None:
+            return
+        least = max(1 - _LOST, limit * usual)
+        hits = [m for m in matrices(change) if least < turned.get(m.name_b, 0.0) and not _told(m)]
+        hits.sort(key=lambda match: -turned[match.name_b])
+        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        for target, matches in groups.items():
+            cosine = matches[0].cosine
+            yield found(
+                target,
+                f"its cosine with itself in {change.a.path} is {cosine:.3f}; usual is "
+                f"{1 - usual:.4f}",
+                evidence={"cosine": cosine, "tensors": [m.name_b for m in matches][:100]},
+                limit=1 - least,
+                advice=advice.restore(evidence, target),
+            )
+
+
+def _told(match: Match) -> bool:
+    """Return whether what it resembles instead is told by another rule."""
+    return match.best_match is not None or (match.cosine is not None and match.cosine < -_LOST)

@@ -1,0 +1,56 @@
+"""CHG102: elements that turned NaN or infinite since the earlier checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.rules import advice
+from ckptools.rules.changes import gathered
+from ckptools.rules.registry import found, rule
+from ckptools.types.change import Match
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+
+@rule(
+    "CHG102",
+    "newly-nonfinite",
+    severity="error",
+    confidence="proof",
+    needs=("checkpoint", "changes"),
+)
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """Elements that were finite in the earlier checkpoint are NaN or infinite in this one.
+
+    What it means
+        The same tensor was compared element by element; so many of them are no numbers any more.
+
+    Why it matters
+        One NaN spreads to the whole model within a forward and a backward pass.
+
+    False alarms
+        None in the statement itself. Masks that hold infinities do so in both files.
+
+    What to do
+        Go back to the earlier checkpoint and look for the step that overflowed, or repair the
+        tensor from there.
+
+    References
+        IEEE 754-2019, section 6.
+    """
+    for change in evidence.changes[:1]:
+        hits = [match for match in change.matches if match.broken]
+        hits.sort(key=lambda match: -match.broken)
+        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        for target, matches in groups.items():
+            elements = sum(match.broken for match in matches)
+            yield found(
+                target,
+                f"{elements:,} elements were finite in {change.a.path} and are not now",
+                evidence={"elements": elements, "tensors": _names(matches)},
+                advice=advice.restore(evidence, target),
+            )
+
+
+def _names(matches: list[Match]) -> list[str]:
+    return [match.name_b for match in matches][:100]

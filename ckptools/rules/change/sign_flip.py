@@ -1,0 +1,58 @@
+"""CHG203: a tensor that is the negative of what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.rules import advice
+from ckptools.rules.changes import gathered, of_one_run
+from ckptools.rules.registry import found, rule
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+
+@rule(
+    "CHG203",
+    "sign-flip",
+    severity="warning",
+    confidence="hint",
+    needs=("checkpoint", "changes"),
+    limit=-0.9,
+)
+def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
+    """A tensor is nearly the negative of itself in the earlier checkpoint.
+
+    What it means
+        The cosine with its own earlier values is below the limit.
+
+    Why it matters
+        Norms, spectra and histograms are the same for both signs; only the output is wrong.
+
+    False alarms
+        Not yet measured; hint. Tensors below 16 elements, whose sign may turn in training, are
+        left out.
+
+    What to do
+        Bring the tensor back from the earlier checkpoint.
+
+    References
+        None: a cosine.
+    """
+    for change in of_one_run(evidence):
+        hits = [
+            match
+            for match in change.matches
+            if match.cosine is not None and match.cosine < limit and match.numel >= 16
+        ]
+        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        for target, matches in groups.items():
+            yield found(
+                target,
+                f"is the negative of itself in {change.a.path} (cosine {matches[0].cosine:.4f})",
+                evidence={
+                    "cosine": matches[0].cosine,
+                    "tensors": [match.name_b for match in matches][:100],
+                },
+                limit=limit,
+                advice=advice.restore(evidence, target),
+            )

@@ -1,0 +1,96 @@
+"""What rules share when they look at the change from the nearest earlier checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
+from typing import Any, TypeVar
+
+from ckptools.compare.bounds.premises import MEANINGS
+from ckptools.compare.bounds.result import BoundResult
+from ckptools.rules.weights import FEW
+from ckptools.types.change import Change, Match, StateChange
+from ckptools.types.evidence import Evidence
+
+#: Relations in which the newer weights have grown out of the older ones by training.
+ONE_RUN = frozenset({"same-run", "direct-successor"})
+#: Bounds on the moments, which no weight takes part in.
+MOMENT_BOUNDS = ("moment", "decay", "innovation")
+
+Hit = TypeVar("Hit")
+
+
+def of_one_run(evidence: Evidence) -> Iterator[Change]:
+    """Iterate over the change from the nearest earlier file of the same run, if there is one."""
+    for change in evidence.changes[:1]:
+        steps = change.relation.steps_between
+        if change.relation.kind in ONE_RUN and (steps is None or steps > 0):
+            yield change
+
+
+def same_history(change: Change) -> bool:
+    """Return whether most states can have grown out of the older file's.
+
+    Then the older file is an ancestor of the newer one, which every proof about two files assumes.
+    """
+    share = change.relation.evidence.get("possible_histories")
+    return share is not None and share > 0.5
+
+
+def matrices(change: Change) -> list[Match]:
+    """Return the compared floating matrices: their direction and norm change slowly."""
+    return [
+        match
+        for match in change.matches
+        if match.kind == "parameter"
+        and match.dimensions > 1
+        and match.numel >= 16
+        and match.reason is None
+    ]
+
+
+def typical(values: Iterable[float]) -> float | None:
+    """Return the median, None for fewer than three values: siblings say what is usual."""
+    known = list(values)
+    return median(known) if len(known) >= 3 else None
+
+
+def violated(state: StateChange, bounds: Sequence[str]) -> list[BoundResult]:
+    """Return the bounds that some element breaks, the worst first."""
+    results = [state.bounds[name] for name in bounds if name in state.bounds]
+    broken = [one for one in results if one.above]
+    return sorted(broken, key=lambda one: -(one.ratio or 0.0))
+
+
+def premises(results: Iterable[BoundResult]) -> str:
+    """Return the failed premises in words, or an empty text."""
+    words = dict.fromkeys(word for one in results for word in one.failed)
+    return "; ".join(MEANINGS[word] for word in words)
+
+
+def gathered(
+    hits: Sequence[Hit], target: Callable[[Hit], str], module: Callable[[Hit], str]
+) -> dict[str, list[Hit]]:
+    """Return the hits by target when those are few, else by module, in order of appearance."""
+    by_target = _grouped(hits, target)
+    return by_target if len(by_target) <= FEW else _grouped(hits, module)
+
+
+def _grouped(hits: Sequence[Hit], key: Callable[[Hit], str]) -> dict[str, list[Hit]]:
+    groups: dict[str, list[Hit]] = {}
+    for hit in hits:
+        groups.setdefault(key(hit), []).append(hit)
+    return groups
+
+
+def modules(change: Change) -> dict[str, str]:
+    """Return the module of each tensor of the newer file."""
+    return {match.name_b: match.module or match.name_b for match in change.matches}
+
+
+def numbers(results: Iterable[BoundResult]) -> dict[str, Any]:
+    """Return bounds as evidence."""
+    return {
+        one.bound: {"ratio": one.ratio, "elements": one.above, "judged": one.judged}
+        for one in results
+    }

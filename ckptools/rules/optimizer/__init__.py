@@ -1,0 +1,1 @@
+"""OPT: the optimizer's memory."""

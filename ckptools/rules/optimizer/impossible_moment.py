@@ -1,0 +1,65 @@
+"""OPT101: a first moment that no gradients can have left beside its second moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.rules import advice
+from ckptools.rules.changes import gathered, numbers, premises, violated
+from ckptools.rules.registry import found, rule
+from ckptools.types.change import StateChange
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+
+@rule(
+    "OPT101",
+    "impossible-moment",
+    severity="error",
+    confidence="proof",
+    needs=("checkpoint", "states"),
+)
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """The first moment is larger than any gradients can make it beside this second moment.
+
+    What it means
+        Adam's moments are two averages over the same gradients, so |exp_avg| is at most a constant
+        times the root of exp_avg_sq (7.27 for betas .9 and .999). Some element is beyond that,
+        rounding and underflow included.
+
+    Why it matters
+        The next step divides one by the root of the other: a second moment that was zeroed or
+        scaled down makes a step many times too large.
+
+    False alarms
+        None as far as the premises hold: betas as saved were used throughout, the step count is
+        the parameter's own, moments started from zero. Where one fails the finding is a hint and
+        names it. 0 over 1e8 healthy elements of 86 families of gradients.
+
+    What to do
+        Bring the state back from an earlier checkpoint, or reset the state of this parameter.
+
+    References
+        Kingma & Ba 2015; the bound is the Cauchy-Schwarz inequality (compare/bounds/moment.py).
+    """
+    hits = [state for state in evidence.states or () if violated(state, ("moment",))]
+    hits.sort(key=lambda state: -(state.bounds["moment"].ratio or 0.0))
+    groups = gathered(hits, lambda state: state.target, _optimizer)
+    for target, states in groups.items():
+        results = [state.bounds["moment"] for state in states]
+        unknown = premises(results)
+        elements = sum(one.above for one in results)
+        yield found(
+            target,
+            f"{elements:,} elements of exp_avg are impossible beside exp_avg_sq"
+            + (f" ({len(states)} states)" if len(states) > 1 else "")
+            + (f" ({unknown})" if unknown else ""),
+            evidence=numbers(results[:1]) | {"states": [s.target for s in states][:100]},
+            limit=1.0,
+            confidence="hint" if unknown else "",
+            advice=advice.history(evidence),
+        )
+
+
+def _optimizer(state: StateChange) -> str:
+    return f"optimizer {state.optimizer}"
