@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ckptools.cli.options import receipt_options
+from ckptools.cli.options import receipt_options, stack
 from ckptools.cli.output import Output
 from ckptools.surgery.operation import Operation, Option, operations
 from ckptools.types.blocks import Result
@@ -21,6 +21,7 @@ def command_of(name: str) -> click.Command:
     """Return the click command of the operation ``name``."""
     operation = operations.get(name)
 
+    @stack(*WRITING)
     @receipt_options
     def command(
         output: Output,
@@ -43,7 +44,6 @@ def command_of(name: str) -> click.Command:
     made.params[:0] = [
         click.Argument(["checkpoint"], required=False, type=click.Path(path_type=Path)),
         *(_option(key, option) for key, option in operation.options.items()),
-        *_SHARED,
     ]
     return made
 
@@ -73,15 +73,14 @@ def _option(key: str, option: Option) -> click.Option:
     )
 
 
-_SHARED = (
-    click.Option(
-        ["-o", "--output", "target"],
-        type=click.Path(path_type=Path),
-        help="The new checkpoint.",
+#: the options of every command that writes a checkpoint
+WRITING = (
+    click.option(
+        "-o", "--output", "target", type=click.Path(path_type=Path), help="The new checkpoint."
     ),
-    click.Option(["--force"], is_flag=True, help="Replace the new checkpoint if it exists."),
-    click.Option(["--dry-run"], is_flag=True, help="Say what would change, and write nothing."),
-    click.Option(
-        ["--in-place"], is_flag=True, help="Replace CHECKPOINT itself; the undo file is kept."
+    click.option("--force", is_flag=True, help="Replace the new checkpoint if it exists."),
+    click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing."),
+    click.option(
+        "--in-place", is_flag=True, help="Replace CHECKPOINT itself; the undo file is kept."
     ),
 )

@@ -1,16 +1,19 @@
 """New files that are whole or absent: temporary file, verify, sync, rename.
 
 Whatever happens in between (an exception, Ctrl-C, a full disk, a killed process), the target
-keeps its old content, or stays absent.  A killed process leaves one ``.NAME.*.part`` behind,
-which :func:`leftovers` finds.
+keeps its old content, or stays absent.  A killed process leaves one ``.NAME.*.part`` behind; its
+lock went with the process, so the next write to the same target knows and clears it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,8 @@ from typing import BinaryIO
 from ckptools.errors import NoSpace, WouldOverwrite, WriteError
 
 SUFFIX = ".part"
+#: a file this young may belong to a process that has not locked it yet; seconds
+SETTLED = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ def new_file(
     """
     refuse_existing(target)
     real = target.real
+    clear_leftovers(real)
     require_space(real.parent, size)
     descriptor, name = _temporary(real)
     temporary = Path(name)
@@ -101,16 +107,37 @@ def new_file(
             temporary.unlink()
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Return the temporary files that killed processes left in ``folder``."""
-    return sorted(path for path in folder.glob(f".*{SUFFIX}") if path.is_file())
+def leftovers(real: Path) -> list[Path]:
+    """Return the temporary files of one target, of killed and of running processes."""
+    pattern = f".{glob.escape(real.name)}.*{SUFFIX}"
+    return sorted(path for path in real.parent.glob(pattern) if path.is_file())
+
+
+def clear_leftovers(real: Path) -> list[Path]:
+    """Delete the temporary files that killed processes left of one target; return them.
+
+    A file that some process still has locked is its own business.
+    """
+    cleared = []
+    for path in leftovers(real):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if time.time() - os.fstat(file.fileno()).st_mtime < SETTLED:
+                continue
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            cleared.append(path)
+    return cleared
 
 
 def _temporary(real: Path) -> tuple[int, str]:
+    """Make a temporary file that is locked as long as this process lives."""
     try:
-        return tempfile.mkstemp(prefix=f".{real.name}.", suffix=SUFFIX, dir=real.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{real.name}.", suffix=SUFFIX, dir=real.parent)
     except OSError as error:
         raise _wrapped(error, real.parent) from error
+    with contextlib.suppress(OSError):  # no locks on this file system: nothing is ever cleared
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor, name
 
 
 def _copy_mode(like: Path, descriptor: int) -> None:

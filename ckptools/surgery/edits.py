@@ -26,6 +26,7 @@ class Edits:
     values: new values by the view they replace; tied names share the view and change together.
     nodes: replacements in the tree, by ``id`` of the old node; the old ones are kept alive.
     casts: new dtypes of whole storages, with the old dtype: (old, new).
+    rebuild: the file is built anew even where only values change (it was cut off).
     changes: one line per tensor or setting.
     notes: sentences for the receipt.
     """
@@ -33,6 +34,7 @@ class Edits:
     values: dict[TensorRef, Make] = field(default_factory=dict)
     nodes: dict[int, Any] = field(default_factory=dict)
     casts: dict[Storage, tuple[str, str]] = field(default_factory=dict)
+    rebuild: bool = False
     changes: list[TensorChange] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _kept: list[Any] = field(default_factory=list)
@@ -44,7 +46,7 @@ class Edits:
     @property
     def structural(self) -> bool:
         """Whether more than values change, so that the file is built anew."""
-        return bool(self.nodes or self.casts)
+        return bool(self.nodes or self.casts or self.rebuild)
 
     def set_item(self, mapping: Any, key: Any, value: Any) -> None:
         """Put ``value`` under ``key`` of a mapping node; a new key goes last."""

@@ -175,12 +175,22 @@ def _nameless(optimizer: OptimizerState, stateless: bool) -> int:
 
 def standing_notes(states: Iterable[tuple[OptimizerState, ParameterState]]) -> list[str]:
     """Return sentences about states whose names are not sure."""
-    unsure = [state.name for _, state in states if state.standing != "sure"]
-    if not unsure:
-        return []
-    listed = ", ".join(str(name) for name in unsure[:3])
-    more = f" and {len(unsure) - 3} more" if len(unsure) > 3 else ""
+    by_standing: dict[str, list[str]] = {}
+    for _, state in states:
+        by_standing.setdefault(state.standing, []).append(str(state.name))
     return [
-        f"The optimizer states of {listed}{more} were found by their order in the file, "
-        "not by a proof of each."
+        f"The optimizer states of {_listed(by_standing[standing])} {words}"
+        for standing, words in _STANDINGS.items()
+        if standing in by_standing
     ]
+
+
+_STANDINGS = {
+    "by_order": "were found by their order in the file, not by a proof of each.",
+    "ambiguous": "are ambiguous: they may belong to other parameters of the same shape.",
+}
+
+
+def _listed(names: list[str], shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

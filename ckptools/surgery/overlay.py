@@ -34,18 +34,20 @@ def overlay(storage: Storage, edits: Mapping[TensorRef, Make]) -> Fresh:
 
     Parameters
     ----------
-    storage: whole; its length does not change.
+    storage: its length does not change; where its end is missing, the edits must cover that.
     edits: new values by view of this storage; views may be strided, and must not overlap.
 
     Raises
     ------
     OperationError: bytes are missing, or two edits touch the same element.
     """
-    if not storage.whole:
-        raise OperationError("is cut off and cannot be edited", where=storage.name)
     if all(ref.contiguous for ref in edits):
         runs = _runs(storage, edits)
+        if not _covered(storage, runs):
+            raise OperationError("is cut off and cannot be edited", where=storage.name)
         return Fresh(storage.nbytes, lambda: _stream(storage, runs))
+    if not storage.whole:
+        raise OperationError("is cut off and cannot be edited", where=storage.name)
     return Fresh(storage.nbytes, lambda: [raw(_scattered(storage, edits))])
 
 
@@ -83,6 +85,15 @@ def _runs(storage: Storage, edits: Mapping[TensorRef, Make]) -> list[_Run]:
         if before.start + before.length > after.start:
             raise OperationError("two edits touch the same values", where=storage.name)
     return runs
+
+
+def _covered(storage: Storage, runs: list[_Run]) -> bool:
+    """Return whether the edits give every byte that the file no longer has."""
+    reached = storage.available
+    for run in runs:
+        if run.start <= reached:
+            reached = max(reached, run.start + run.length)
+    return reached >= storage.nbytes
 
 
 def _stream(storage: Storage, runs: list[_Run]) -> Iterator[memoryview]:

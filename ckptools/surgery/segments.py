@@ -6,9 +6,10 @@ and never passes the bytes through this process), through a buffer elsewhere.
 
 from __future__ import annotations
 
+import bisect
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -164,3 +165,21 @@ def _content(segment: Segment, source: int) -> Iterable[bytes | memoryview]:
     end = segment.start + segment.length
     for start in range(segment.start, end, _BUFFER):
         yield os.pread(source, min(_BUFFER, end - start), start)
+
+
+def through(first: Iterable[Moved], second: Iterable[Moved]) -> Iterator[Moved]:
+    """Yield what stands in both ends of two writes, the second of which read the first's output."""
+    later = sorted(second, key=lambda part: part.source)
+    starts = [part.source for part in later]
+    for one in first:
+        end = one.output + one.length
+        index = max(bisect.bisect_right(starts, one.output) - 1, 0)
+        while index < len(later) and later[index].source < end:
+            two = later[index]
+            start = max(one.output, two.source)
+            stop = min(end, two.source + two.length)
+            if start < stop:
+                yield Moved(
+                    one.source + start - one.output, two.output + start - two.source, stop - start
+                )
+            index += 1

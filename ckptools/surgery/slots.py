@@ -87,6 +87,8 @@ def copy(
     optimizer, state = to
     done: dict[str, str] = {}
     for name, ref in state.slots.items():
+        if name in STEPS:  # a counter that could not be read
+            continue
         other = source.slots.get(name)
         if other is not None and other.shape == ref.shape:
             edits.replace_values(ref, values_of(other))
@@ -97,6 +99,27 @@ def copy(
     if source.step is not None:
         done |= set_step(checkpoint, edits, optimizer, state, source.step)
     return done
+
+
+def warm(edits: Edits, state: ParameterState, others: list[ParameterState]) -> dict[str, str]:
+    """Fill the second moments with the mean of others' and everything else with zeros."""
+    done: dict[str, str] = {}
+    for name, ref in state.slots.items():
+        given = [other.slots[name] for other in others if name in other.slots]
+        if name in SECOND and given:
+            edits.replace_values(ref, constant(ref, float(np.mean([usual(one) for one in given]))))
+            done[name] = "mean of its siblings" if state not in others else "mean"
+        else:
+            edits.replace_values(ref, constant(ref, 0.0))
+            done[name] = "zero"
+    return done
+
+
+def usual(ref: TensorRef) -> float:
+    """Return the mean of a second moment's sound values, 0 without any."""
+    values = np.asarray(read_array(ref), np.float64)
+    usable = values[np.isfinite(values) & (values >= 0)]
+    return float(usable.mean()) if usable.size else 0.0
 
 
 def without_second(

@@ -266,9 +266,9 @@ def _reopened(container: Container, path: Path) -> Container:
     faults += formats.verify_checksums(written)
     if faults:
         raise VerificationFailed(
-            f"{faults[0].where}: {faults[0].message}",
-            where=str(path),
-            next=f"the source may be damaged itself: ckptools repair {container.path}",
+            f"the new file does not read back: {faults[0].where}: {faults[0].message}",
+            where=container.path,
+            next=f"this file may be damaged itself: ckptools repair {container.path}",
         )
     return written
 

@@ -1,32 +1,41 @@
-"""Plan an operation, write its result beside the source, and leave a receipt and a way back."""
+"""Plan operations, write their result beside the source, and leave a receipt and a way back."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from dataclasses import replace
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ckptools import layouts
-from ckptools.errors import InvalidParameter, OperationError
+from ckptools.errors import InvalidParameter, OperationError, WriteError
 from ckptools.sources.arrays import read_array
+from ckptools.surgery import recipe as recipes
+from ckptools.surgery import segments, writer
 from ckptools.surgery import undo as way_back
-from ckptools.surgery import writer
 from ckptools.surgery.atomic import Target
 from ckptools.surgery.edits import Edits, view
 from ckptools.surgery.operation import operations
+from ckptools.surgery.recipe import Step
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.plan import Receipt, TensorChange
+from ckptools.types.tensor import TensorRef
 from ckptools.workflows.convert import write_receipt
+
+_Path = str | os.PathLike[str]
 
 
 def operate(
     name: str,
-    source: str | os.PathLike[str],
-    output: str | os.PathLike[str] | None = None,
+    source: _Path,
+    output: _Path | None = None,
     *,
     force: bool = False,
     dry_run: bool = False,
@@ -49,35 +58,76 @@ def operate(
     OperationError: the request does not fit the checkpoint.
     WriteError: nothing was written.
     """
+    planned = _plan(Step(name, parameters), source)
+    target = _target(planned.checkpoint, name, output, force=force, in_place=in_place)
+    if dry_run:
+        return _receipt(name, [planned], source, target)
+    with _kept(Path(source), in_place) as old:
+        result = writer.apply(planned.checkpoint, planned.edits, target)
+        undo_file = _save_undo(old, target, [result])
+    return _finished(_receipt(name, [planned], source, target), target, [result], undo_file)
+
+
+def recipe(
+    path: _Path,
+    source: _Path,
+    output: _Path | None = None,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    in_place: bool = False,
+) -> Receipt:
+    """Run the operations of a recipe (or of a receipt) one after the other.
+
+    What lies between two operations is a temporary file; it stands beside the output, in a dry
+    run among the system's temporary files.
+
+    Parameters
+    ----------
+    path: TOML with a ``[[step]]`` for each operation, or a receipt.
+    source, output, force, dry_run, in_place: as for :func:`operate`.
+    """
+    steps = recipes.read(Path(path))
+    first = layouts.open(os.fspath(source))
+    target = _target(first, "recipe", output, force=force, in_place=in_place)
+    if dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            planned = [one for one, _ in _chain(steps, Path(source), Path(folder), None)]
+        return _receipt("recipe", planned, source, target)
+    between = tempfile.TemporaryDirectory(prefix=".ckptools.", dir=target.real.parent)
+    with _kept(Path(source), in_place) as old, between as folder:
+        done = list(_chain(steps, Path(source), Path(folder), target))
+        results = [result for _, result in done if result is not None]
+        undo_file = _save_undo(old, target, results)
+    receipt = _receipt("recipe", [one for one, _ in done], source, target)
+    return _finished(receipt, target, results, undo_file)
+
+
+# -- planning --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One operation planned on one file: parameters complete, changes with their norms."""
+
+    step: Step
+    checkpoint: Checkpoint
+    edits: Edits
+    changes: tuple[TensorChange, ...]
+    untouched: int
+
+
+def _plan(step: Step, source: _Path) -> _Planned:
+    given = _checked(step.operation, step.parameters)
+    operation = operations.get(step.operation)
     checkpoint = layouts.open(os.fspath(source))
-    writer.refuse(checkpoint.container, operations.get(name).mends)
-    given = _checked(name, parameters)
-    edits = operations.get(name).plan(checkpoint, **given)
-    path = Path(source) if in_place else Path(output) if output else beside(checkpoint, name)
-    target = Target(path, force or in_place)
-    if not in_place and path.exists() and os.path.samefile(path, source):
-        raise OperationError(
-            "would replace its own source", where=str(path), next="pass --in-place, or -o another"
-        )
-    receipt = Receipt(
-        operation=name,
-        parameters={key: value for key, value in given.items() if value is not None},
-        source={"path": os.fspath(source), "sha256": None},
-        output={"path": str(path), "sha256": None},
-        changes=tuple(_with_norms(checkpoint, edits)),
-        untouched=_untouched(checkpoint, edits),
-        dry_run=dry_run,
-        notes=tuple(edits.notes),
-    )
-    return receipt if dry_run else _written(receipt, checkpoint, edits, target, in_place)
-
-
-def beside(checkpoint: Checkpoint, name: str) -> Path:
-    """Return the default output of an operation."""
-    path = Path(checkpoint.path)
-    stem = path.name.removesuffix(".tar")
-    stem = stem.rpartition(".")[0] or stem
-    return path.parent / f"{stem}.{name}{writer.suffix(checkpoint.container)}"
+    writer.refuse(checkpoint.container, operation.mends)
+    edits = operation.plan(checkpoint, **given)
+    named = {key: value for key, value in given.items() if value not in (None, ())}
+    refs = {t.name: t.ref for t in checkpoint.tensors() if view(t.ref) in edits.values}
+    changes = tuple(_measured(change, edits, refs) for change in edits.changes)
+    full = Step(step.operation, named)
+    return _Planned(full, checkpoint, edits, changes, _untouched(checkpoint, edits))
 
 
 def _checked(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +136,9 @@ def _checked(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     wrong = [f"{key} is not an option of {name}" for key in parameters if key not in known]
     given = {key: parameters.get(key, option.default) for key, option in known.items()}
     wrong += [
-        f"{key} is needed" for key, option in known.items() if option.required and not given[key]
+        f"{key} is needed"
+        for key, option in known.items()
+        if option.required and given[key] in (None, ())
     ]
     for key, option in known.items():
         if option.multiple:
@@ -100,6 +152,43 @@ def _checked(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     if wrong:
         raise InvalidParameter("; ".join(wrong), next=f"ckptools {name} --help")
     return given
+
+
+def _target(
+    checkpoint: Checkpoint, name: str, output: _Path | None, *, force: bool, in_place: bool
+) -> Target:
+    if in_place and output is not None:
+        raise InvalidParameter("--in-place and an output exclude one another")
+    source = Path(checkpoint.path)
+    path = source if in_place else Path(output) if output else beside(checkpoint, name)
+    if not in_place and path.exists() and os.path.samefile(path, source):
+        raise OperationError(
+            "would replace its own source", where=str(path), next="pass --in-place, or -o another"
+        )
+    return Target(path, force or in_place)
+
+
+def beside(checkpoint: Checkpoint, name: str) -> Path:
+    """Return the default output of an operation."""
+    path = Path(checkpoint.path)
+    stem = path.name.removesuffix(".tar")
+    stem = stem.rpartition(".")[0] or stem
+    return path.parent / f"{stem}.{name}{writer.suffix(checkpoint.container)}"
+
+
+def _receipt(name: str, planned: Sequence[_Planned], source: _Path, target: Target) -> Receipt:
+    """Return the receipt of a dry run; :func:`_finished` makes it that of a real one."""
+    steps = [one.step.document() for one in planned]
+    return Receipt(
+        operation=name,
+        parameters={"steps": steps} if name == "recipe" else planned[0].step.parameters,
+        source={"path": os.fspath(source), "sha256": None},
+        output={"path": str(target.path), "sha256": None},
+        changes=tuple(change for one in planned for change in one.changes),
+        untouched=min(one.untouched for one in planned),
+        dry_run=True,
+        notes=tuple(note for one in planned for note in one.edits.notes),
+    )
 
 
 def _untouched(checkpoint: Checkpoint, edits: Edits) -> int:
@@ -116,19 +205,13 @@ def _dropped(tensor: NamedTensor, paths: set[str]) -> bool:
     return tensor.name in paths or f"{tensor.set}.{tensor.name}" in paths
 
 
-def _with_norms(checkpoint: Checkpoint, edits: Edits) -> list[TensorChange]:
-    """Return the changes with the norm of each tensor before and after."""
-    refs = {tensor.name: tensor.ref for tensor in checkpoint.tensors()}
-
-    def measured(change: TensorChange) -> TensorChange:
-        ref = refs.get(change.tensor)
-        make = edits.values.get(view(ref)) if ref is not None else None
-        if ref is None or make is None or not ref.readable:
-            return change
-        before, after = _norm(read_array(ref)), _norm(make())
-        return replace(change, before={"l2_norm": before}, after={"l2_norm": after})
-
-    return [measured(change) for change in edits.changes]
+def _measured(change: TensorChange, edits: Edits, refs: dict[str, TensorRef]) -> TensorChange:
+    """Return a change with the tensor's norm before and after, where its values change."""
+    ref = refs.get(change.tensor)
+    if ref is None or not ref.readable:
+        return change
+    before, after = _norm(read_array(ref)), _norm(edits.values[view(ref)]())
+    return replace(change, before={"l2_norm": before}, after={"l2_norm": after})
 
 
 def _norm(values: Any) -> float:
@@ -137,48 +220,99 @@ def _norm(values: Any) -> float:
     return float(np.sqrt(np.square(plain[np.isfinite(plain)]).sum()))
 
 
-def _written(
-    receipt: Receipt, checkpoint: Checkpoint, edits: Edits, target: Target, in_place: bool
-) -> Receipt:
-    undo_path = target.path.with_suffix(".undo")
-    source = Path(checkpoint.path)
-    kept: Path | None = None
-    if in_place:
-        kept = source.with_name(f".{source.name}.before")
-        _link(source, kept)
+# -- writing ---------------------------------------------------------------------------------
+
+
+def _chain(
+    steps: Sequence[Step], path: Path, folder: Path, last: Target | None
+) -> Iterator[tuple[_Planned, writer.Written | None]]:
+    """Plan and write the steps one after the other; the last one to ``last``, or not at all."""
+    for index, step in enumerate(steps, 1):
+        planned = _plan(step, path)
+        between = folder / f"{index}{writer.suffix(planned.checkpoint.container)}"
+        target = Target(between) if index < len(steps) else last
+        if target is None:
+            yield planned, None
+            return
+        yield planned, writer.apply(planned.checkpoint, planned.edits, target)
+        if index > 1:
+            path.unlink()
+        path = target.path
+
+
+def _save_undo(old: Path, target: Target, results: Sequence[writer.Written]) -> Path:
+    """Write the undo file that leads from the output back over all steps."""
+    moved = results[0].moved
+    for result in results[1:]:
+        moved = tuple(segments.through(moved, result.moved))
+    undo_file = target.path.with_suffix(".undo")
     try:
-        result = writer.apply(checkpoint, edits, target)
-        files = (
-            {"path": str(kept or source), "sha256": result.source},
-            {"path": str(target.path), "sha256": result.output},
+        way_back.save(
+            Target(undo_file, force=True),
+            {"path": str(old), "sha256": results[0].source},
+            {"path": str(target.path), "sha256": results[-1].output},
+            moved,
         )
-        way_back.save(Target(undo_path, force=True), *files, result.moved)
-    finally:
-        if kept is not None:
-            kept.unlink(missing_ok=True)
-    done = replace(
-        receipt,
-        source={"path": receipt.source["path"], "sha256": result.source},
-        output={"path": str(target.path), "sha256": result.output},
-        verified=True,
-        undo=str(undo_path),
-    )
-    write_receipt(done, target)
-    return done
+    except BaseException:
+        if not target.force:  # nobody's file was there before
+            target.path.unlink()
+        raise
+    return undo_file
 
 
-def _link(source: Path, kept: Path) -> None:
-    """Keep the old content reachable until the undo file is written."""
-    kept.unlink(missing_ok=True)
-    os.link(source, kept)
-
-
-def undo(
-    receipt: str | os.PathLike[str],
-    output: str | os.PathLike[str] | None = None,
-    *,
-    force: bool = False,
+def _finished(
+    receipt: Receipt, target: Target, results: Sequence[writer.Written], undo_file: Path
 ) -> Receipt:
+    """Complete a receipt and write it beside the output."""
+    receipt = replace(
+        receipt,
+        source={**receipt.source, "sha256": results[0].source},
+        output={**receipt.output, "sha256": results[-1].output},
+        verified=True,
+        dry_run=False,
+        undo=str(undo_file),
+    )
+    write_receipt(receipt, target)
+    return receipt
+
+
+@contextlib.contextmanager
+def _kept(source: Path, in_place: bool) -> Iterator[Path]:
+    """Keep the old content under another name until the undo file is written.
+
+    When anything fails before, the old content gets its name back.
+    """
+    if not in_place:
+        yield source
+        return
+    kept = source.with_name(f".{source.name}.before")
+    _make_kept(source, kept)
+    try:
+        yield kept
+    except BaseException:
+        kept.replace(source)
+        raise
+    kept.unlink()
+
+
+def _make_kept(source: Path, kept: Path) -> None:
+    if kept.exists() and not kept.samefile(source):
+        raise WriteError(
+            "is the old content that an interrupted --in-place left",
+            where=str(kept),
+            next=f"move it back to {source.name}, or delete it",
+        )
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(source, kept)
+    except OSError:  # no hard links here
+        shutil.copy2(source, kept)
+
+
+# -- the way back ----------------------------------------------------------------------------
+
+
+def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) -> Receipt:
     """Give the source of an operation back, byte for byte.
 
     Parameters
@@ -191,7 +325,7 @@ def undo(
     undo_file = Path(_undo_named(path)) if path.suffix == ".json" else path
     header = way_back.read(undo_file)
     changed = Path(header.output["path"])
-    back = Path(output) if output else _old_place(path, header)
+    back = Path(output) if output else _old_place(header)
     sha = way_back.restore(undo_file, changed, Target(back, force))
     return Receipt(
         operation="undo",
@@ -215,7 +349,7 @@ def _undo_named(path: Path) -> str:
     return str(beside_receipt if beside_receipt.exists() else named)
 
 
-def _old_place(path: Path, header: way_back.Undo) -> Path:
+def _old_place(header: way_back.Undo) -> Path:
     source = Path(header.source["path"])
     name = source.name.removeprefix(".").removesuffix(".before")
     return source.with_name(name if source.name.endswith(".before") else source.name)

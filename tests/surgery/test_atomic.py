@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ckptools.errors import NoSpace, VerificationFailed, WouldOverwrite, WriteError
-from ckptools.surgery.atomic import Target, leftovers, new_file
+from ckptools.surgery.atomic import Target, clear_leftovers, leftovers, new_file
 
 
 def accept(path: Path) -> None:
@@ -143,7 +143,22 @@ def test_a_killed_writer_leaves_the_target_and_a_part_that_is_found(tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "a").read_bytes() == b"old"
-    assert [path.read_bytes() for path in leftovers(tmp_path)] == [b"half"]
+    assert [path.read_bytes() for path in leftovers(tmp_path / "a")] == [b"half"]
+    put(Target(tmp_path / "a", force=True), b"next")
+    assert len(leftovers(tmp_path / "a")) == 1  # young: it might be somebody's
+    os.utime(leftovers(tmp_path / "a")[0], (0, 0))
+    put(Target(tmp_path / "a", force=True), b"last")
+    assert names(tmp_path) == ["a"]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    with new_file(Target(tmp_path / "a"), verify=accept) as file:
+        file.write(b"first")
+        file.flush()
+        os.utime(leftovers(tmp_path / "a")[0], (0, 0))
+        assert clear_leftovers(tmp_path / "a") == []
+        assert len(leftovers(tmp_path / "a")) == 1
+    assert (tmp_path / "a").read_bytes() == b"first"
 
 
 def test_racing_writers_one_wins(tmp_path: Path) -> None:

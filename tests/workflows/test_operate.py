@@ -230,9 +230,9 @@ def test_states_without_names_are_never_guessed(tmp_path: Path) -> None:
     layers = {f"layers.{i}.weight": torch.zeros(4, 4) for i in range(3)}
     state = {
         i: {"step": 1, "exp_avg": torch.zeros(4, 4), "exp_avg_sq": torch.zeros(4, 4)}
-        for i in range(3)
+        for i in range(5)
     }
-    group = {"params": [2, 0, 1], "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
+    group = {"params": [2, 0, 4, 3, 1], "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
     torch.save({"model": layers, "optimizer": {"state": state, "param_groups": [group]}}, path)
     with pytest.raises(OperationError, match=r"no name|not sure|by order") as caught:
         operate("reset", path, module="layers.0")

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-
-from ckptools.errors import InvalidParameter, OperationError, ShapeMismatch
-from ckptools.layouts import open as open_checkpoint
-from ckptools.names.initializers import Initializer, candidates
-from ckptools.sources.arrays import read_array
-from ckptools.surgery import slots
+from ckptools.errors import InvalidParameter
+from ckptools.surgery import fresh_values, slots
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
+    FROM,
     MODULE,
+    SEED,
     SET,
     Option,
     chosen,
@@ -24,11 +17,8 @@ from ckptools.surgery.operation import (
     states_of,
     weight_set,
 )
-from ckptools.types.checkpoint import Checkpoint, NamedTensor
+from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, ParameterState
 from ckptools.types.plan import TensorChange
-
-#: gives a tensor's new values, and the words for where they come from
-_Filler = tuple[str, Callable[[], Any]]
 
 
 @operation(
@@ -36,15 +26,17 @@ _Filler = tuple[str, Callable[[], Any]]
     module=MODULE,
     set=SET,
     init=Option("Initialiser by name instead of the usual one of each tensor."),
-    from_checkpoint=Option("Take the initial values from this checkpoint instead.", kind="path"),
-    seed=Option("Seed of the random numbers.", kind=int, default=0),
+    from_checkpoint=FROM,
+    model=Option("package.module:build, your own function: the model initialises itself."),
+    seed=SEED,
     match_scale=Option(
         "Scale each tensor to the median RMS of its siblings in the stack.", kind="flag"
     ),
     optimizer=Option(
-        "What happens to the optimizer's state of the module.",
+        "What happens to the optimizer's state of the module: zeros and a zero step; as it is; or "
+        "warm: no direction, but the siblings' step and second moments, for small first updates.",
         default="reset",
-        choices=("reset", "keep"),
+        choices=("reset", "keep", "warm"),
     ),
 )
 def reset(
@@ -54,6 +46,7 @@ def reset(
     set: str | None = None,
     init: str | None = None,
     from_checkpoint: str | None = None,
+    model: str | None = None,
     seed: int = 0,
     match_scale: bool = False,
     optimizer: str = "reset",
@@ -66,123 +59,55 @@ def reset(
     """
     tensors = chosen(checkpoint, module, set)
     everything = weight_set(checkpoint, tensors[0].set)
-    states = states_of(checkpoint, tensors) if optimizer == "reset" else {}
-    filler = _from_file(from_checkpoint) if from_checkpoint else _from_table(everything, init, seed)
-    edits = Edits(notes=standing_notes(states.values()))
+    states = states_of(checkpoint, everything) if optimizer != "keep" else {}
+    fill = _source(everything, init, from_checkpoint, model, seed)
+    edits = Edits(notes=standing_notes(states[t.name] for t in tensors if t.name in states))
     for tensor in tensors:
-        words, make = filler(tensor)
+        words, make = fill(tensor)
         if match_scale:
-            words, make = _scaled(tensor, everything, words, make)
+            words, make = fresh_values.like_siblings(tensor, everything, (words, make))
         edits.replace_values(tensor.ref, make)
-        done = (
-            slots.zero(checkpoint, edits, *states[tensor.name]) if tensor.name in states else None
-        )
+        done = None
+        if tensor.name in states and optimizer == "warm":
+            done = _warm(checkpoint, edits, tensor, everything, states)
+        elif tensor.name in states:
+            done = slots.zero(checkpoint, edits, *states[tensor.name])
         edits.changes.append(
             TensorChange(tensor.name, "reinitialise", initializer=words, slots=done)
         )
     return edits
 
 
-def _from_file(path: str) -> Callable[[NamedTensor], _Filler]:
-    initial = open_checkpoint(path)
-
-    def fill(tensor: NamedTensor) -> _Filler:
-        found = {other.name: other for other in weight_set(initial, None)}.get(tensor.name)
-        if found is None or found.ref.shape != tensor.ref.shape:
-            raise ShapeMismatch(
-                "is not in the initial checkpoint with this shape",
-                where=f"{path}: {tensor.name}",
-                next="choose another --from-checkpoint, or reset it by its usual initialiser",
-            )
-        return f"values of {path}", lambda: read_array(found.ref)
-
-    return fill
-
-
-def _from_table(
-    tensors: tuple[NamedTensor, ...], init: str | None, seed: int
-) -> Callable[[NamedTensor], _Filler]:
-    shapes = {tensor.name: tensor.ref.shape for tensor in tensors}
-    blocks = {
-        stack: len({t.block for t in tensors if t.stack == stack})
-        for stack in {t.stack for t in tensors if t.stack}
-    }
-
-    def fill(tensor: NamedTensor) -> _Filler:
-        made = candidates(
-            tensor.name,
-            tensor.ref.shape,
-            tensor.role,
-            tensor.kind,
-            weight_shape=shapes.get(_weight_beside(tensor.name)),
-            blocks=blocks.get(tensor.stack) if tensor.stack else None,
-        )
-        initializer = _choice(tensor, made, init)
-        numbers = [seed, *_name_seed(tensor.name)]
-
-        def make() -> Any:  # the same values each time: a checksum may need them before the file
-            return initializer.sample(tensor.ref.shape, np.random.default_rng(numbers))
-
-        return initializer.name, make
-
-    return fill
+def _source(
+    tensors: tuple[NamedTensor, ...],
+    init: str | None,
+    path: str | None,
+    model: str | None,
+    seed: int,
+) -> fresh_values.Fill:
+    """Return where new values come from; one source at most."""
+    if sum(one is not None for one in (init, path, model)) > 1:
+        raise InvalidParameter("--init, --from and --model exclude one another")
+    if model is not None:
+        return fresh_values.from_model(model, seed)
+    if path is not None:
+        return fresh_values.from_file(path)
+    return fresh_values.from_table(tensors, init, seed)
 
 
-def _weight_beside(name: str) -> str:
-    """Return the weight that a bias belongs to: ``a.bias`` → ``a.weight``."""
-    return f"{name.removesuffix('bias')}weight"
-
-
-def _choice(tensor: NamedTensor, made: tuple[Initializer, ...], init: str | None) -> Initializer:
-    if not made:
-        raise OperationError(
-            "no initialiser is known for it",
-            where=tensor.name,
-            next="take its first values from a file with --from-checkpoint",
-        )
-    if init is None:
-        return made[0]
-    named = [one for one in made if one.name.split("(")[0] == init.split("(")[0]]
-    if not named:
-        raise InvalidParameter(
-            f"no initialiser {init!r}",
-            where=tensor.name,
-            next=f"known for it: {', '.join(one.name for one in made)}",
-        )
-    return named[0]
-
-
-def _name_seed(name: str) -> list[int]:
-    """Return numbers from a tensor's name, so that its values do not depend on the others."""
-    return list(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-
-
-def _scaled(
-    tensor: NamedTensor, everything: tuple[NamedTensor, ...], words: str, make: Callable[[], Any]
-) -> _Filler:
-    """Scale new values to the median RMS of the same tensor in the stack's other blocks."""
-    siblings = [
-        other.ref
-        for other in everything
-        if tensor.stack and other.stack == tensor.stack and other.block != tensor.block
-        and _inside(other) == _inside(tensor) and other.ref.shape == tensor.ref.shape
-    ]  # fmt: skip
-    if not siblings:
-        return words, make
-
-    def scaled() -> Any:
-        values = np.asarray(make(), np.float64)
-        wanted = float(np.median([_rms(read_array(ref)) for ref in siblings]))
-        own = _rms(values)
-        return values * (wanted / own) if own > 0 else values
-
-    return f"{words}, scaled to its siblings", scaled
-
-
-def _inside(tensor: NamedTensor) -> str:
-    """Return a tensor's name inside its block."""
-    return tensor.name.removeprefix(f"{tensor.stack}.{tensor.block}.")
-
-
-def _rms(values: Any) -> float:
-    return float(np.sqrt(np.mean(np.square(np.asarray(values, np.float64)))))
+def _warm(
+    checkpoint: Checkpoint,
+    edits: Edits,
+    tensor: NamedTensor,
+    tensors: tuple[NamedTensor, ...],
+    states: dict[str, tuple[OptimizerState, ParameterState]],
+) -> dict[str, str]:
+    """Give a tensor's state the mean second moments and the step of its siblings (or its own)."""
+    optimizer, state = states[tensor.name]
+    named = [other.name for other in fresh_values.siblings(tensor, tensors)]
+    others = [states[name][1] for name in named if name in states] or [state]
+    done = slots.warm(edits, state, others)
+    steps = [other.step for other in others if other.step is not None]
+    if steps:
+        done |= slots.set_step(checkpoint, edits, optimizer, state, max(steps))
+    return done

@@ -1,0 +1,196 @@
+"""New values for tensors: from the table of initialisers, a file, or a model that makes itself."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ckptools.errors import InvalidParameter, OperationError, ShapeMismatch
+from ckptools.layouts import open as open_checkpoint
+from ckptools.names.initializers import Initializer, candidates
+from ckptools.names.prefixes import without_wrappers
+from ckptools.sources.arrays import read_array
+from ckptools.surgery.operation import weight_set
+from ckptools.types.checkpoint import NamedTensor
+
+#: the words for where new values come from, and what makes them (the same ones each time)
+Filler = tuple[str, Callable[[], Any]]
+Fill = Callable[[NamedTensor], Filler]
+
+
+def from_table(tensors: tuple[NamedTensor, ...], init: str | None, seed: int) -> Fill:
+    """Return what draws a tensor's values as its own kind of layer starts.
+
+    Parameters
+    ----------
+    tensors: the whole weight set, for the scalings that look at others.
+    init: an initialiser by name instead of the usual one.
+    seed: with the tensor's name it decides the values, whatever else is drawn.
+    """
+    shapes = {tensor.name: tensor.ref.shape for tensor in tensors}
+    blocks = {
+        stack: len({t.block for t in tensors if t.stack == stack})
+        for stack in {t.stack for t in tensors if t.stack}
+    }
+
+    def fill(tensor: NamedTensor) -> Filler:
+        made = candidates(
+            tensor.name,
+            tensor.ref.shape,
+            tensor.role,
+            tensor.kind,
+            weight_shape=shapes.get(f"{tensor.name.removesuffix('bias')}weight"),
+            blocks=blocks.get(tensor.stack) if tensor.stack else None,
+        )
+        initializer = _choice(tensor, made, init)
+        numbers = [seed, *_name_seed(tensor.name)]
+        return initializer.name, lambda: initializer.sample(
+            tensor.ref.shape, np.random.default_rng(numbers)
+        )
+
+    return fill
+
+
+def from_file(path: str) -> Fill:
+    """Return what takes a tensor's values from another checkpoint."""
+    initial = {tensor.name: tensor for tensor in weight_set(open_checkpoint(path), None)}
+
+    def fill(tensor: NamedTensor) -> Filler:
+        found = initial.get(tensor.name)
+        if found is None or found.ref.shape != tensor.ref.shape:
+            raise ShapeMismatch(
+                "is not in the other checkpoint with this shape",
+                where=f"{path}: {tensor.name}",
+                next="choose another --from, or leave it out for the usual initialiser",
+            )
+        return f"values of {path}", lambda: read_array(found.ref)
+
+    return fill
+
+
+def from_model(spec: str, seed: int) -> Fill:
+    """Return what takes a tensor's values from a model that ``package.module:build`` makes.
+
+    The function is the user's own code: it is imported and called, with torch seeded before.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    model = _builder(spec)()
+    made = {without_wrappers(name): value.detach() for name, value in model.state_dict().items()}
+
+    def fill(tensor: NamedTensor) -> Filler:
+        value = made.get(tensor.name, made.get(without_wrappers(tensor.name)))
+        if value is None or tuple(value.shape) != tensor.ref.shape:
+            raise ShapeMismatch("the model has no such tensor of this shape", where=tensor.name)
+        exact = value.double() if value.is_floating_point() else value
+        return f"values of {spec}", lambda: exact.cpu().numpy()
+
+    return fill
+
+
+def _builder(spec: str) -> Callable[[], Any]:
+    """Return the function that ``package.module:name`` or ``file.py:name`` names."""
+    where, _, name = spec.rpartition(":")
+    try:
+        found: Callable[[], Any] = getattr(_module(where), name)
+    except (ImportError, AttributeError, OSError) as error:
+        raise InvalidParameter(
+            f"cannot be imported: {error}", where=spec, next="write package.module:function"
+        ) from error
+    return found
+
+
+def _module(where: str) -> Any:
+    if where.endswith(".py"):
+        described = importlib.util.spec_from_file_location("users_model", where)
+        if described is None or described.loader is None:
+            raise ImportError(where)
+        module = importlib.util.module_from_spec(described)
+        described.loader.exec_module(module)
+        return module
+    sys.path.insert(0, os.getcwd())  # as "python -m" would
+    try:
+        return importlib.import_module(where)
+    finally:
+        sys.path.pop(0)
+
+
+def _choice(tensor: NamedTensor, made: tuple[Initializer, ...], init: str | None) -> Initializer:
+    if not made:
+        raise OperationError(
+            "no initialiser is known for it",
+            where=tensor.name,
+            next="take its first values from a file with --from",
+        )
+    if init is None:
+        return made[0]
+    named = [one for one in made if init in (one.name, one.name.split("(")[0])]
+    if not named:
+        raise InvalidParameter(
+            f"no initialiser {init!r}",
+            where=tensor.name,
+            next=f"known for it: {', '.join(one.name for one in made)}",
+        )
+    return named[0]
+
+
+def _name_seed(name: str) -> list[int]:
+    """Return numbers from a tensor's name, so that its values do not depend on the others."""
+    return list(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+# -- siblings --------------------------------------------------------------------------------
+
+
+def siblings(tensor: NamedTensor, tensors: Iterable[NamedTensor]) -> list[NamedTensor]:
+    """Return the same tensor in the stack's other blocks."""
+    inside = _inside(tensor)
+    return [
+        other
+        for other in tensors
+        if tensor.stack is not None
+        and other.stack == tensor.stack
+        and other.block != tensor.block
+        and other.ref.shape == tensor.ref.shape
+        and _inside(other) == inside
+    ]
+
+
+def _inside(tensor: NamedTensor) -> str:
+    """Return a tensor's name inside its block."""
+    return tensor.name.removeprefix(tensor.module)
+
+
+def siblings_rms(tensor: NamedTensor, tensors: Iterable[NamedTensor]) -> float | None:
+    """Return the median RMS of a tensor's siblings, None without any."""
+    found = [rms(read_array(other.ref)) for other in siblings(tensor, tensors)]
+    finite = [value for value in found if np.isfinite(value)]
+    return float(np.median(finite)) if finite else None
+
+
+def rms(values: Any) -> float:
+    """Return the root of the mean square."""
+    return float(np.sqrt(np.mean(np.square(np.asarray(values, np.float64)))))
+
+
+def like_siblings(tensor: NamedTensor, tensors: tuple[NamedTensor, ...], filler: Filler) -> Filler:
+    """Return values scaled to the median RMS of the tensor's siblings."""
+    words, make = filler
+    wanted = siblings_rms(tensor, tensors)
+    if wanted is None:
+        return filler
+
+    def scaled() -> Any:
+        values = np.asarray(make(), np.float64)
+        own = rms(values)
+        return values * (wanted / own) if own > 0 else values
+
+    return f"{words}, scaled to its siblings", scaled

@@ -1,0 +1,262 @@
+"""Mend what is broken: flipped bits, NaN and Inf, a file that was cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ckptools.errors import OperationError
+from ckptools.layouts import open as open_checkpoint
+from ckptools.layouts.run_state import helper_kind
+from ckptools.sources.arrays import read_array
+from ckptools.surgery import damage, places, slots
+from ckptools.surgery.damage import Flip
+from ckptools.surgery.edits import Edits
+from ckptools.surgery.operation import (
+    ANY_MODULE,
+    FROM,
+    SET,
+    chosen,
+    operation,
+    states_of,
+    weight_set,
+)
+from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, ParameterState
+from ckptools.types.container import Container
+from ckptools.types.plan import TensorChange
+from ckptools.types.tensor import Storage, TensorRef
+
+_State = tuple[OptimizerState, ParameterState]
+
+
+@operation("repair", mends=damage.MENDED, module=ANY_MODULE, set=SET, from_checkpoint=FROM)
+def repair(
+    checkpoint: Checkpoint,
+    *,
+    module: tuple[str, ...] = (),
+    set: str | None = None,
+    from_checkpoint: str | None = None,
+) -> Edits:
+    """Mend what is broken: flipped bits, NaN and Inf, a file that was cut off.
+
+    A bit whose flip explains a wrong checksum is turned back.  NaN and infinite values are taken
+    from --from, an earlier epoch, else they become zero; so are negative second moments.  What a
+    truncated file lacks is taken from --from; optimizer states may also be left out, weights not.
+    """
+    donor = _donor(checkpoint, from_checkpoint, set)
+    work = _Repair(checkpoint, donor)
+    if damage.cut_off(checkpoint.container):
+        work.salvage()
+    else:
+        work.checksums()
+    if not work.tree_damaged:
+        work.values(chosen(checkpoint, module, set), bool(module))
+    if not work.edits.changes:
+        raise OperationError("there is nothing to repair", where=checkpoint.path)
+    return work.edits
+
+
+@dataclass(frozen=True)
+class _Donor:
+    """An earlier epoch: its tensors and states by name."""
+
+    path: str
+    tensors: dict[str, NamedTensor]
+    states: dict[str, _State]
+
+    def tensor(self, wanted: NamedTensor) -> TensorRef | None:
+        """Return the whole counterpart of a tensor, None without one of its shape."""
+        found = self.tensors.get(wanted.name)
+        fits = found is not None and found.ref.shape == wanted.ref.shape and found.ref.readable
+        return found.ref if fits and found is not None else None
+
+    def slot(self, state: ParameterState, name: str, ref: TensorRef) -> TensorRef | None:
+        """Return the whole counterpart of a slot."""
+        other = self.states.get(state.name or "")
+        found = other[1].slots.get(name) if other else None
+        return found if found is not None and found.shape == ref.shape and found.readable else None
+
+
+def _donor(checkpoint: Checkpoint, path: str | None, set: str | None) -> _Donor:
+    if path is None:
+        return _Donor("", {}, {})
+    donor = open_checkpoint(path)
+    tensors = weight_set(donor, set)
+    states = states_of(donor, tensors) if checkpoint.optimizers else {}
+    return _Donor(path, {tensor.name: tensor for tensor in tensors}, states)
+
+
+@dataclass
+class _Repair:
+    """A repair under construction; ``mended`` are storages whose damage is dealt with."""
+
+    checkpoint: Checkpoint
+    donor: _Donor
+    edits: Edits = field(default_factory=Edits)
+    mended: set[Storage] = field(default_factory=set)
+    tree_damaged: bool = False
+
+    @property
+    def container(self) -> Container:
+        """The container under repair."""
+        return self.checkpoint.container
+
+    # -- bytes -----------------------------------------------------------------------------
+
+    def checksums(self) -> None:
+        """Turn located flips back; take tensors whose record is damaged further from the donor."""
+        flips, beyond = damage.checksums(self.container)
+        for flip in flips:
+            self.turn_back(flip)
+        lost = {record.storage: fault for record, fault in beyond}
+        for record, fault in beyond:
+            if record.storage.name == "data.pkl":
+                raise OperationError(f"the tree itself is damaged: {fault.message}")
+        if lost:
+            self.replace(lambda storage: storage in lost, "its record was damaged")
+            self.mended |= lost.keys()
+
+    def turn_back(self, flip: Flip) -> None:
+        """Give one bit its old value."""
+        value = flip.mended
+        self.edits.replace_values(flip.place, lambda: np.array([value]))
+        self.mended.add(flip.record.storage)
+        self.tree_damaged |= flip.record.storage.name == "data.pkl"
+        where = f"bit {flip.bit} of byte {flip.byte:,} of {flip.record.name}"
+        users = ", ".join(self.users(flip.record.storage)) or flip.record.name
+        self.edits.changes.append(TensorChange(users, "turn back", where))
+
+    def users(self, storage: Storage) -> Iterator[str]:
+        """Yield the names of what views a storage."""
+        yield from (t.name for t in self.checkpoint.tensors() if t.ref.storage == storage)
+        for optimizer in self.checkpoint.optimizers:
+            for state in optimizer.states:
+                for slot, ref in state.slots.items():
+                    if ref.storage == storage:
+                        yield f"{state.name or state.id} ({slot})"
+
+    # -- a file that was cut off -----------------------------------------------------------
+
+    def salvage(self) -> None:
+        """Keep what is whole; take the rest from the donor, or leave out what can be left out."""
+        self.edits.rebuild = True
+        self.replace(damage.lacking, "its end was cut off")
+        self.leave_out()
+        if not self.edits.changes:
+            self.edits.changes.append(TensorChange("archive", "rebuild", "a new directory"))
+
+    def replace(self, broken: Any, reason: str) -> None:
+        """Take every weight and state with a broken storage from the donor."""
+        lost = []
+        for tensor in self.checkpoint.tensors():
+            if not broken(tensor.ref.storage):
+                continue
+            given = self.donor.tensor(tensor)
+            if given is None:
+                lost.append(tensor.name)
+                continue
+            self.edits.replace_values(tensor.ref, slots.values_of(given))
+            words = f"{reason}; from {self.donor.path}"
+            self.edits.changes.append(TensorChange(tensor.name, "replace", words))
+        if lost:
+            raise OperationError(
+                f"{len(lost)} weights are lost ({reason}), e.g. {lost[0]}",
+                where=self.checkpoint.path,
+                next="take them from an earlier epoch with --from; or keep the rest alone: "
+                f"ckptools convert --to safetensors {self.checkpoint.path}",
+            )
+        for optimizer in self.checkpoint.optimizers:
+            for state in optimizer.states:
+                if any(broken(ref.storage) for ref in state.slots.values()):
+                    self.replace_state(optimizer, state, reason)
+
+    def replace_state(self, optimizer: OptimizerState, state: ParameterState, reason: str) -> None:
+        """Take one state from the donor, or leave it out."""
+        name = state.name or f"{optimizer.key}.state.{state.id}"
+        other = self.donor.states.get(state.name or "")
+        whole = other is not None and all(
+            self.donor.slot(state, slot, ref) is not None
+            for slot, ref in state.slots.items()
+            if slot not in slots.STEPS
+        )
+        if whole and other is not None:
+            done = slots.copy(self.checkpoint, self.edits, (optimizer, state), other[1])
+            self.edits.changes.append(TensorChange(name, "replace", reason, slots=done))
+            return
+        done = slots.remove(self.checkpoint, self.edits, optimizer, state)
+        self.edits.changes.append(TensorChange(name, "drop state", reason, slots=done))
+
+    def leave_out(self) -> None:
+        """Leave out random states that were cut off; nothing else can be done without."""
+        root = self.container.root
+        for path, ref in self.checkpoint.other_tensors.items():
+            if not damage.lacking(ref.storage):
+                continue
+            top = path.partition(".")[0]
+            try:
+                parent, key = places.parent(root, top)
+                kind = helper_kind(top, places.child(parent, key))
+            except KeyError:
+                kind = None
+            if kind != "rng":
+                raise OperationError("is cut off and has no counterpart", where=path)
+            self.edits.drop_item(parent, key)
+            self.edits.changes.append(TensorChange(top, "drop", "its end was cut off"))
+
+    # -- values ----------------------------------------------------------------------------
+
+    def values(self, tensors: list[NamedTensor], some: bool) -> None:
+        """Replace NaN, Inf and negative second moments."""
+        for tensor in tensors:
+            count = 0 if self.done(tensor.ref) else damage.not_numbers(tensor.ref)
+            if count:
+                given = self.donor.tensor(tensor)
+                self.fill(tensor.ref, given, 0.0, False)
+                words = f"{count} values {self.words(given)}"
+                self.edits.changes.append(TensorChange(tensor.name, "repair", words))
+        wanted = states_of(self.checkpoint, tensors).values() if some else self.all_states()
+        for optimizer, state in wanted:
+            done = dict(self.slots(state))
+            if done:
+                name = state.name or f"{optimizer.key}.state.{state.id}"
+                self.edits.changes.append(TensorChange(name, "repair", slots=done))
+
+    def done(self, ref: TensorRef) -> bool:
+        """Return whether a tensor's storage was dealt with, or its values cannot be read."""
+        return ref.storage in self.mended or not ref.readable or damage.lacking(ref.storage)
+
+    def all_states(self) -> Iterator[_State]:
+        """Yield every state of every optimizer."""
+        for optimizer in self.checkpoint.optimizers:
+            yield from ((optimizer, state) for state in optimizer.states)
+
+    def slots(self, state: ParameterState) -> Iterator[tuple[str, str]]:
+        """Mend one state's slots; yield what was done to each."""
+        for name, ref in state.slots.items():
+            second = name in slots.SECOND
+            if self.done(ref) or not (count := damage.not_numbers(ref, negative=second)):
+                continue
+            given = self.donor.slot(state, name, ref)
+            usual = slots.usual(ref) if second else 0.0
+            self.fill(ref, given, usual, second)
+            yield name, f"{count} values {self.words(given) if given or not second else 'usual'}"
+
+    def words(self, given: TensorRef | None) -> str:
+        """Say where replaced values come from."""
+        return f"from {self.donor.path}" if given is not None else "zero"
+
+    def fill(self, ref: TensorRef, given: TensorRef | None, value: float, negative: bool) -> None:
+        """Replace the bad values of a tensor, element by element."""
+
+        def filled() -> Any:
+            values = np.array(read_array(ref))
+            wrong = damage.bad(values, negative)
+            other = np.full(ref.shape, value) if given is None else read_array(given)
+            usable = np.where(damage.bad(np.asarray(other), negative), value, other)
+            values[wrong] = usable[wrong].astype(values.dtype)
+            return values
+
+        self.edits.replace_values(ref, filled)
