@@ -94,10 +94,12 @@ def _alike(*parts: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 
 
 def _single(part: NDArray[Any]) -> NDArray[Any]:
+    if part.dtype == np.float32:
+        return part
     if part.dtype == _BFLOAT16:
         return part.view(np.uint16)
     with np.errstate(invalid="ignore"):
-        return part.astype(np.float32, copy=False)
+        return part.astype(np.float32)
 
 
 def direction(optimizer: OptimizerState, state: ParameterState) -> Direction | None:

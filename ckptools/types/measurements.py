@@ -51,7 +51,8 @@ class Statistics:
         the rest, when only a few (``isolated``) elements lie above the gap; 0 without one.
     isolated: how many elements lie above the gap.
     near_overflow: elements within a factor of two of the dtype's largest value.
-    rows, columns: of the matrix view (first axis against the rest), None below two axes.
+    rows, columns: of the matrix view (first axis against the rest); None below two axes, for
+        optimizer slots and for incomplete tensors.
     dead_rows, dead_columns: rows/columns that are all zero.
     duplicate_rows: rows that repeat an earlier row bit for bit (all-zero rows not counted).
     digest: hash of the raw values with shape and dtype; equal digests mean equal tensors.
