@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptools.compare.bounds.premises import MEANINGS
-from ckptools.compare.bounds.result import BoundResult
 from ckptools.rules.weights import FEW
 from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.evidence import Evidence
+
+if TYPE_CHECKING:  # numpy, which a listing does without
+    from ckptools.compare.bounds.result import BoundResult
 
 #: Relations in which the newer weights have grown out of the older ones by training.
 ONE_RUN = frozenset({"same-run", "direct-successor"})
