@@ -1,0 +1,46 @@
+"""Read training logs, take their losses apart and say what the figures mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ckptools.cli.options import output_options, rule_options, rule_settings
+from ckptools.cli.output import Output
+from ckptools.types.blocks import Result
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--card",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="TOML",
+    help="A run card: weights, clip, learning rates and plans that the log leaves out.",
+)
+@rule_options
+@output_options
+def command(
+    output: Output,
+    files: tuple[Path, ...],
+    card: Path | None,
+    select: tuple[tuple[str, ...], ...],
+    ignore: tuple[tuple[str, ...], ...],
+    **how: Any,
+) -> Result:
+    """Audit the training logs FILES: loss weights, counterfactuals, gradients, layers.
+
+    The kind of log is told by its content: free text in English or Chinese, mmcv and mmengine
+    text and JSON, DETR log.txt, trainer_state.json, JSONL and CSV.
+
+    \b
+    Examples:
+      ckptools log record.md
+      ckptools log work_dir/20260207.log.json --format csv > records.csv
+      ckptools log train.log --card run.toml --fail-on warning
+    """  # noqa: D301  click's mark for a block that keeps its lines
+    from ckptools.workflows.log import log
+
+    return log(*files, card=card, **rule_settings(select, ignore), **how)

@@ -1,0 +1,101 @@
+"""What gradient norms, warnings and the clip say about each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckptools.types.records import UNKNOWN, Log
+
+#: longest interval between two looks at the norm that is considered
+LONGEST_INTERVAL = 1000
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """A number of gradient warnings and what it means.
+
+    Attributes
+    ----------
+    count, steps: as printed.
+    interval: steps between two looks at the norm that explain the count, or None.
+    share_of_checks: warnings by looks; None where the interval is not known.
+    named_steps: steps that the log names, all multiples of the interval.
+    """
+
+    count: int
+    steps: int
+    interval: int | None
+    share_of_checks: float | None
+    named_steps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """The clip against the norms seen.
+
+    Attributes
+    ----------
+    limit: the clip.
+    smallest, largest: norms seen (finite ones).
+    seen: how many norms; ``clipped``: how many above the limit.
+    """
+
+    limit: float
+    smallest: float
+    largest: float
+    seen: int
+    clipped: int
+
+    @property
+    def saturated(self) -> bool:
+        """Whether every norm that was seen is above the limit."""
+        return self.clipped == self.seen
+
+
+def explain_warnings(count: int, steps: int, named: Sequence[int]) -> Warnings:
+    """Return the checking interval that makes ``count`` of ``steps`` a warning at every look.
+
+    An interval k > 1 does so when there are just as many multiples of k among the steps (counted
+    from 0 or 1) and all steps that the log names are multiples of k.
+    """
+    for interval in range(2, LONGEST_INTERVAL + 1):
+        looks = {steps // interval, -(-steps // interval)}
+        if count in looks and count > 1 and not any(step % interval for step in named):
+            return Warnings(count, steps, interval, 1.0, tuple(named))
+    share = count / steps if count == steps else None
+    return Warnings(count, steps, 1 if share else None, share, tuple(named))
+
+
+def warnings_of(log: Log) -> Warnings | None:
+    """Return the log's last count of warnings with its number of steps, explained."""
+    counts = [one for one in log.statements if one.kind == "warnings"]
+    if not counts:
+        return None
+    last = counts[-1]
+    steps = [one for one in log.statements if one.kind == "steps" and one.epoch == last.epoch]
+    same = [one for one in steps if one.line == last.line] or steps
+    if not same or not 0 < last.values[0] <= same[-1].values[0]:
+        return None
+    return explain_warnings(int(last.values[0]), int(same[-1].values[0]), _named_steps(log))
+
+
+def _named_steps(log: Log) -> list[int]:
+    """Return the steps of single norms: extremes, which a series of every step would hide."""
+    index = log.where(term="grad_norm")
+    steps = log.step[index]
+    return [] if len(index) > 20 else [int(step) for step in steps if step != UNKNOWN]
+
+
+def clipping_of(log: Log, limit: float | None) -> Clipping | None:
+    """Return how the norms of the log stand against ``limit`` (None: as the log states it)."""
+    stated = [one.values[0] for one in log.statements if one.kind == "clip"]
+    limit = limit if limit is not None else (stated[-1] if stated else None)
+    norms = log.value[log.where(term="grad_norm")]
+    norms = norms[np.isfinite(norms)]
+    if limit is None or limit <= 0 or not len(norms):
+        return None
+    clipped = int((norms > limit).sum())
+    return Clipping(limit, float(norms.min()), float(norms.max()), len(norms), clipped)

@@ -1,0 +1,1 @@
+"""One file per log format; each is found by lying here."""

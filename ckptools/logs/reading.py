@@ -1,0 +1,82 @@
+"""Reads logs of any known kind, told by their content."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ckptools.errors import CorruptFile, OpenError, UnknownFormat
+from ckptools.logs.builder import Builder
+from ckptools.logs.registry import readers
+from ckptools.types.records import Log
+
+#: bytes that a reader may look at to recognise a file
+HEAD = 1 << 16
+
+
+def read(*paths: str | Path) -> Log:
+    """Return the records of all logs, in the order given.
+
+    OpenError for what is no regular file, UnknownFormat where no reader finds a value in it,
+    CorruptFile where a reader recognises the file and it contradicts itself.
+    """
+    builder = Builder()
+    for path in paths:
+        _read_one(Path(path), builder)
+    return builder.build()
+
+
+def _read_one(path: Path, builder: Builder) -> None:
+    head = _head(path)
+    ordered = sorted(readers.items(), key=lambda item: (item[1].order, item[0]))
+    kind, reader = next(((k, r) for k, r in ordered if r.sniff(head)), (None, None))
+    before = builder.count + len(builder.statements)
+    if kind is not None and reader is not None:
+        builder.start(str(path), kind)
+        reader.read(path, builder)
+    if builder.count + len(builder.statements) == before:
+        raise UnknownFormat(
+            "no training values found in it",
+            where=str(path),
+            next="ckptools log reads text, JSON, JSONL, CSV, TensorBoard and wandb logs",
+        )
+
+
+def _head(path: Path) -> bytes:
+    """Return the beginning of a regular file."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OpenError("not a regular file", where=str(path), next="name the log itself")
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as error:
+        raise OpenError(error.strerror or str(error), where=str(path)) from error
+
+
+def looks_like_text(head: bytes) -> bool:
+    """Return whether a file's beginning is text: no NUL, few bytes that are no UTF-8."""
+    if not head or b"\0" in head:
+        return False
+    text = head.decode("utf-8", "replace")
+    odd = sum(text.count(char) for char in ("\ufffd", "\x01", "\x02", "\x03", "\x04"))
+    return odd <= len(text) // 50 + 1
+
+
+#: characters of one line that are read; a longer one is cut
+LONGEST_LINE = 1 << 22
+
+
+def lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text file without their ends, in bounded memory."""
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE):
+            yield line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def corrupt(path: Path, line: int, why: str) -> CorruptFile:
+    """Return the error for a line that contradicts its format."""
+    return CorruptFile(why, where=f"{path}, line {line}", next="cut the file before it")
+
+
+__all__: Sequence[str] = ["corrupt", "lines", "looks_like_text", "read"]

@@ -1,0 +1,163 @@
+"""The records of a log as entries: which terms stand together under one total."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptools.logs.losses import Equations
+from ckptools.logs.terms import is_loss
+from ckptools.types.records import UNKNOWN, Log
+
+#: entries used to recover weights; more add no digits
+MOST_ENTRIES = 2000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry with auxiliary losses."""
+
+    epoch: float | None
+    position: int
+    aux_total: float | None
+    layers: dict[int, dict[str, float]]
+
+    def covers(self, weights: Mapping[str, float]) -> bool:
+        """Return whether every layer has every weighted term."""
+        return bool(self.layers) and all(set(weights) <= set(one) for one in self.layers.values())
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Training entries by columns of (layer, term); NaN where an entry lacks a value."""
+
+    columns: tuple[tuple[int, str], ...]
+    values: NDArray[np.float64]
+    units: NDArray[np.float64]
+    epochs: NDArray[np.float64]
+
+    @cached_property
+    def _index(self) -> dict[tuple[int, str], int]:
+        return {column: number for number, column in enumerate(self.columns)}
+
+    def _column(self, term: str) -> int | None:
+        return self._index.get((UNKNOWN, term))
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """Indices of the auxiliary layers."""
+        return tuple(
+            sorted({layer for layer, term in self.columns if layer >= 0 and is_loss(term)})
+        )
+
+    def main_totals(self) -> Equations | None:
+        """Return total = Σ weight · main term, where an auxiliary total stands apart."""
+        terms = tuple(term for layer, term in self.columns if layer < 0 and is_loss(term))
+        total = self._column("total")
+        if total is None or not terms:
+            return None
+        return self._equations(
+            terms, [[self._index[UNKNOWN, term]] for term in terms], total, (1.0,)
+        )
+
+    def aux_totals(self, weights: tuple[float, ...]) -> Equations | None:
+        """Return aux total = Σ over terms of weight · (Σ layer weight · loss of the layer)."""
+        total = self._column("aux_total")
+        layers = self.layers
+        terms = tuple(t for layer, t in self.columns if layer == layers[0] and is_loss(t))
+        complete = [t for t in terms if all((n, t) in self._index for n in layers)]
+        if total is None or len(complete) != len(terms):
+            return None
+        main = tuple(term for layer, term in self.columns if layer < 0 and is_loss(term))
+        ordered = main if set(main) == set(terms) else terms
+        columns = [[self._index[layer, term] for layer in layers] for term in ordered]
+        return self._equations(ordered, columns, total, weights)
+
+    def _equations(
+        self,
+        terms: tuple[str, ...],
+        columns: list[list[int]],
+        total: int,
+        weights: tuple[float, ...],
+    ) -> Equations | None:
+        """Return the equations of the entries that have everything."""
+        factors = np.array(weights)
+        values = np.stack([self.values[:, some] @ factors for some in columns], axis=1)
+        units = np.stack([self.units[:, some] @ np.abs(factors) for some in columns], axis=1)
+        complete = np.isfinite(values).all(axis=1) & np.isfinite(self.values[:, total])
+        rows = np.flatnonzero(complete)
+        if not len(rows):
+            return None
+        rows = rows[:: max(1, len(rows) // MOST_ENTRIES)]
+        return Equations(
+            terms, values[rows], units[rows], self.values[rows, total], self.units[rows, total]
+        )
+
+    def last_with_layers(self) -> Entry | None:
+        """Return the last entry in which every layer has its losses."""
+        losses = [i for i, (layer, term) in enumerate(self.columns) if layer >= 0 and is_loss(term)]
+        if not losses:
+            return None
+        filled = np.isfinite(self.values[:, losses]).sum(axis=1)
+        position = int(np.flatnonzero(filled == filled.max())[-1])
+        layers: dict[int, dict[str, float]] = {}
+        for index in losses:
+            layer, term = self.columns[index]
+            value = float(self.values[position, index])
+            if np.isfinite(value):
+                layers.setdefault(layer, {})[term] = value
+        total = self._column("aux_total")
+        aux = None if total is None else float(self.values[position, total])
+        epoch = float(self.epochs[position])
+        return Entry(
+            None if np.isnan(epoch) else epoch,
+            position,
+            aux if aux is not None and np.isfinite(aux) else None,
+            layers,
+        )
+
+    def earlier_aux_total(self, entry: Entry) -> tuple[float, float] | None:
+        """Return epoch and auxiliary total of the last epoch before ``entry``'s."""
+        total = self._column("aux_total")
+        if total is None or entry.epoch is None:
+            return None
+        known = np.isfinite(self.values[:, total]) & (self.epochs < entry.epoch)
+        if not known.any():
+            return None
+        last = np.flatnonzero(known & (self.epochs == self.epochs[known].max()))[-1]
+        return float(self.epochs[last]), float(self.values[last, total])
+
+
+def tables_of(log: Log) -> Tables:
+    """Return the training entries of a log as a table, in the order of the log."""
+    train = np.flatnonzero(log.phase == _index(log.phases, "train"))
+    entries, row = _numbered(log.run[train], log.row[train])
+    pairs, column = _numbered(log.layer[train], log.term[train])
+    values = np.full((len(entries), len(pairs)), np.nan)
+    units = np.zeros_like(values)
+    values[row, column] = log.value[train]
+    units[row, column] = log.unit[train]
+    epochs = np.full(len(entries), np.nan)
+    epochs[row] = log.epoch[train]
+    names = tuple((int(layer), log.terms[term]) for layer, term in pairs)
+    return Tables(names, values, units, epochs)
+
+
+def _index(names: tuple[str, ...], name: str) -> int:
+    return names.index(name) if name in names else UNKNOWN
+
+
+def _numbered(
+    a: NDArray[np.int32], b: NDArray[np.int32] | NDArray[np.int64]
+) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
+    """Return the distinct pairs in the order of their first appearance, and each one's number."""
+    joined = a.astype(np.int64) * (1 << 40) + b
+    _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return [(int(a[i]), int(b[i])) for i in first[order]], rank[inverse]

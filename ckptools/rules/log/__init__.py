@@ -1,0 +1,1 @@
+"""LOG: what the figures of a training log say about each other."""

@@ -1,0 +1,50 @@
+"""LOG105: the clip acts on every step that was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.logs.audit import Audit
+from ckptools.rules.log.advice import again
+from ckptools.rules.registry import found, rule
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+
+@rule("LOG105", "clip-saturated", severity="warning", confidence="hint", needs=("log",), limit=10.0)
+def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
+    """Every gradient norm in the log is many times the clip.
+
+    What it means
+        The clip always acts, so all that it leaves of a gradient is its direction.
+
+    Why it matters
+        Steps of Adam-type optimizers do not depend on the gradient's length, so another clip
+        changes nothing but the effect of eps. The norms themselves are the symptom.
+
+    False alarms
+        Not yet measured; hint. Logs that print only their largest norms look the same; runs that
+        clip at 0.1 or 1 by habit are the reason for the limit, the smallest ratio that counts.
+
+    What to do
+        Look for what makes the gradient large, instead of moving the clip.
+
+    References
+        Kingma & Ba 2015, section 2.1 (invariance to the scale of gradients); Pascanu et al. 2013.
+    """
+    audit: Audit = evidence.log
+    clip = audit.clipping
+    if clip is None or not clip.saturated or clip.seen < 2 or clip.smallest < limit * clip.limit:
+        return
+    low, high = clip.smallest / clip.limit, clip.largest / clip.limit
+    lower = [one for one in audit.planned_clips if one < clip.smallest]
+    plan = f"; the planned {lower[0]:g} changes nothing but the effect of eps" if lower else ""
+    yield found(
+        "grad_norm",
+        f"every norm seen is clipped {low:.0f}- to {high:.0f}-fold by {clip.limit:g}: under an "
+        f"Adam-type optimizer such a clip only fixes the gradient's length, on which the step "
+        f"does not depend{plan}",
+        evidence={"smallest": clip.smallest, "largest": clip.largest, "seen": clip.seen},
+        limit=limit,
+        advice=again(audit, "--format", "json"),
+    )

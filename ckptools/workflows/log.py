@@ -1,0 +1,305 @@
+"""Read training logs, take their totals apart, and say what the figures mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ckptools.logs.audit import Audit, audit
+from ckptools.logs.card import Card, read_card
+from ckptools.logs.reading import read
+from ckptools.rules import judge
+from ckptools.rules.selection import chosen
+from ckptools.types.blocks import Block, Column, Facts, Heading, Table
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+from ckptools.types.records import Log
+from ckptools.workflows.outcome import Outcome
+
+#: points of a sparkline
+_POINTS = 24
+#: terms of the page's table
+_SERIES = 40
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What ``log`` found out about one or more training logs."""
+
+    audit: Audit
+    outcome: Outcome
+
+    @property
+    def log(self) -> Log:
+        """The records."""
+        return self.audit.log
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings, gravest first."""
+        return self.outcome.findings
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 findings, 2 when a rule crashed."""
+        return self.outcome.exit_code
+
+    def document(self) -> dict[str, Any]:
+        """Return ``ckptools.log/1``."""
+        shared, log = self.outcome.document(), self.log
+        return {
+            "schema": "ckptools.log/1",
+            "tool": shared.pop("tool"),
+            "sources": list(log.sources),
+            "formats": list(log.formats),
+            "records": len(log),
+            "entries": log.entries,
+            "segments": segments(log),
+            "keys": list(log.keys),
+            "losses": _losses(self.audit),
+            "shares": self.audit.shares,
+            "layer_ratios": self.audit.layer_ratios,
+            "counterfactuals": [
+                {
+                    "name": one.name,
+                    "layers": list(one.layers),
+                    "total": one.total,
+                    "expected": list(one.expected) if one.expected else None,
+                }
+                for one in self.audit.counterfactuals
+            ],
+            "split": _split(self.audit),
+            "warnings": _warnings(self.audit),
+            "clipping": _clipping(self.audit),
+            **shared,
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a flat row per record."""
+        return [
+            {
+                "source": self.log.sources[one.run],
+                "segment": one.segment,
+                "phase": one.phase,
+                "epoch": one.epoch,
+                "iter": one.iter,
+                "step": one.step,
+                "layer": one.layer,
+                "term": one.term,
+                "key": one.key,
+                "value": one.value,
+            }
+            for one in self.log
+        ]
+
+    def view(self) -> list[Block]:
+        """Return the page."""
+        return [
+            Heading(f"log {', '.join(Path(one).name for one in self.log.sources)}", level=1),
+            *self.outcome.opening(),
+            self._head,
+            *_layer_table(self.audit),
+            *_counterfactual_table(self.audit),
+            *series_table(self.log),
+            *self.outcome.closing(),
+        ]
+
+    @cached_property
+    def _head(self) -> Facts:
+        found = self.audit.components
+        pairs: list[tuple[str, Any]] = [
+            ("read as", ", ".join(self.log.formats)),
+            ("records", len(self.log)),
+            ("segments", segments(self.log)),
+        ]
+        if found is not None:
+            weights = " + ".join(f"{w:g}·{term}" for term, w in found.weights.items())
+            pairs.append(
+                ("total", weights if len(weights) < 300 else f"{len(found.weights)} terms")
+            )
+            pairs.append(("weights by", found.method + ("" if found.unique else ", not unique")))
+        if self.audit.layers is not None:
+            pairs.append(("layer weights", list(self.audit.layers)))
+        if self.audit.assumes:
+            pairs.append(("assumed", self.audit.assumes))
+        return Facts(tuple(pairs))
+
+
+def log(
+    *paths: str | Path,
+    card: str | Path | Card | None = None,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    baseline: Sequence[str] = (),
+    limits: Mapping[str, Any] | None = None,
+    fail_on: str = "error",
+) -> Logged:
+    """Read the logs at ``paths``, audit their figures and judge them.
+
+    Parameters
+    ----------
+    card: a run card (or its path) with what the logs leave out.
+    select, ignore, baseline, limits: which LOG rules run, what is accepted, and their limits.
+    fail_on: the least severity that makes ``exit_code`` 1: error, warning, or never.
+
+    Raises
+    ------
+    OpenError: a log cannot be read, or holds no training values.
+    SettingsError: the card, a rule or a limit is wrong.
+    """
+    known = card if isinstance(card, Card) or card is None else read_card(Path(card))
+    found = audit(read(*paths), known)
+    evidence = Evidence(log=found, limits=dict(limits or {}))
+    wanted = [one.code for one in chosen(select, ignore) if one.needs == ("log",)]
+    judgement = judge(evidence, select=wanted or ("LOG",), ignore=ignore, baseline=baseline)
+    outcome = Outcome(judgement, found.log.not_read, fail_on, rules_run=len(wanted))
+    return Logged(found, outcome)
+
+
+def segments(log: Log) -> int:
+    """Return how many uninterrupted stretches of training the logs hold."""
+    return len(np.unique(np.stack([log.run, log.segment]), axis=1).T) if len(log) else 0
+
+
+def _losses(audit: Audit) -> dict[str, Any] | None:
+    found = audit.components
+    if found is None:
+        return None
+    return {
+        "components": found.weights,
+        "layers": list(audit.layers) if audit.layers else None,
+        "residual": found.residual,
+        "printed": list(audit.printed),
+        "assumes": audit.assumes,
+        "unique": found.unique,
+        "method": found.method,
+    }
+
+
+def _split(audit: Audit) -> dict[str, Any] | None:
+    split = audit.split
+    if split is None:
+        return None
+    return {
+        "total_before": split.before,
+        "total_after": split.after,
+        "by_weights": split.by_weights,
+        "by_model": split.by_model,
+    }
+
+
+def _warnings(audit: Audit) -> dict[str, Any] | None:
+    one = audit.warnings
+    if one is None:
+        return None
+    return {
+        "count": one.count,
+        "steps": one.steps,
+        "interval": one.interval,
+        "share_of_checks": one.share_of_checks,
+    }
+
+
+def _clipping(audit: Audit) -> dict[str, Any] | None:
+    clip = audit.clipping
+    if clip is None:
+        return None
+    return {
+        "limit": clip.limit,
+        "smallest_ratio": clip.smallest / clip.limit,
+        "largest_ratio": clip.largest / clip.limit,
+        "clipped": clip.clipped,
+        "seen": clip.seen,
+        "saturated": clip.saturated,
+    }
+
+
+def _layer_table(audit: Audit) -> list[Block]:
+    """Return the losses of each layer, unweighted, with first to last and each term's share."""
+    layers = audit.entry.layers if audit.entry else {}
+    if not layers:
+        return []
+    terms = list(dict.fromkeys(term for one in layers.values() for term in one))[:12]
+    rows: list[dict[str, Any]] = [{"layer": str(n), **layers[n]} for n in sorted(layers)]
+    rows.append({"layer": "first / last", **audit.layer_ratios})
+    shares = {term: f"{share:.1%}" for term, share in audit.shares.items()}
+    if shares:
+        rows.append({"layer": "share, weighted", **shares})
+    columns = (Column("layer", "layer"), *(Column(term, term, "number") for term in terms))
+    return [Heading("Auxiliary losses by layer, unweighted"), Table(columns, tuple(rows))]
+
+
+def _counterfactual_table(audit: Audit) -> list[Block]:
+    """Return what the same losses give under other weights."""
+    if not audit.counterfactuals:
+        return []
+    rows = [
+        {
+            "name": one.name,
+            "layers": ", ".join(f"{weight:g}" for weight in one.layers),
+            "total": one.total,
+            "expected": "{:g}–{:g}".format(*one.expected) if one.expected else None,
+        }
+        for one in audit.counterfactuals
+    ]
+    if audit.aux_total is not None and audit.layers:
+        layers = ", ".join(f"{weight:g}" for weight in audit.layers)
+        rows.insert(0, {"name": "as logged", "layers": layers, "total": audit.aux_total})
+    columns = (
+        Column("name", "weights"),
+        Column("layers", "of each layer"),
+        Column("total", "auxiliary total", "number"),
+        Column("expected", "expected"),
+    )
+    return [Heading("The same losses under other weights"), Table(columns, tuple(rows))]
+
+
+def series_table(log: Log) -> list[Block]:
+    """Return a line per series: how many values, first, last, and its course."""
+    rows = [row for row in _series(log) if row["count"] > 1]
+    if not rows:
+        return []
+    columns = (
+        Column("name", "series", "name"),
+        Column("count", "values", "integer"),
+        Column("first", "first", "number"),
+        Column("last", "last", "number"),
+        Column("course", "course", "sparkline"),
+    )
+    return [
+        Heading("Series"),
+        Table(columns, tuple(rows[:_SERIES]), hidden=max(0, len(rows) - _SERIES)),
+    ]
+
+
+def _series(log: Log) -> list[dict[str, Any]]:
+    """Return one row per phase, term and layer, in the order of the log."""
+    if not len(log):
+        return []
+    columns = np.stack([log.phase, log.term, log.layer])
+    distinct, first, inverse = np.unique(columns, axis=1, return_index=True, return_inverse=True)
+    order = np.argsort(inverse.ravel(), kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(inverse.ravel()))[:-1])
+    rows = []
+    for number in np.argsort(first):
+        phase, term, layer = distinct[:, number]
+        values = log.value[groups[number]]
+        name = log.terms[term] + (f" of layer {layer}" if layer >= 0 else "")
+        rows.append(
+            {
+                "name": name if log.phases[phase] == "train" else f"{log.phases[phase]} {name}",
+                "count": len(values),
+                "first": float(values[0]),
+                "last": float(values[-1]),
+                "course": [
+                    float(np.median(part))
+                    for part in np.array_split(values, min(_POINTS, len(values)))
+                ],
+            }
+        )
+    return rows
