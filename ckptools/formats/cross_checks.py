@@ -8,9 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ckptools.formats.fault_list import FaultList
-from ckptools.formats.view_budget import REASON, ViewBudget
 from ckptools.types.container import Container
-from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import Instance, Pairs, SetNode
 
 #: control characters, characters that reorder or hide text, and halves of characters
@@ -19,13 +17,15 @@ ODD_CHARACTERS = re.compile(
 )
 #: nodes of a tree that are looked at
 MAX_NODES = 1_000_000
+#: entries of one mapping or list that layouts look at; no model has as many tensors
+LARGEST_MAPPING = 300_000
 
 
 def cross_checked(container: Container, others: Sequence[str]) -> Container:
     """Return the container with a fault for every other format that claims the same bytes.
 
     Keys with characters that a terminal would obey rather than print are reported, too, and
-    tensors that show the same bytes over and over lose their values.
+    mappings that are too large to be looked at as a whole.
     """
     faults = FaultList()
     for name in others:
@@ -38,10 +38,10 @@ def cross_checked(container: Container, others: Sequence[str]) -> Container:
     nodes = list(_nodes(container.root))
     for key in _odd_keys(nodes):
         faults.add("odd-key", ascii(key)[:120], "a key with invisible characters", scope="object")
-    refused = _limit_views(nodes)
-    if refused:
-        message = f"{refused:,} tensors are not read: {REASON}"
-        faults.add("overlapping-views", "file", message, tensors=refused)
+    for node in nodes:
+        if len(_pairs(node)) > LARGEST_MAPPING:
+            message = f"of {len(_pairs(node)):,} entries only {LARGEST_MAPPING:,} are looked at"
+            faults.add("oversized-mapping", "a mapping", message, scope="object")
     if not faults.faults():
         return container
     return replace(container, faults=(*container.faults, *faults.faults()))
@@ -53,32 +53,6 @@ def _odd_keys(nodes: list[Any]) -> Iterator[str]:
         for key, _ in _pairs(node):
             if type(key) is str and not key.isprintable() and ODD_CHARACTERS.search(key):
                 yield key
-
-
-def _limit_views(nodes: list[Any]) -> int:
-    """Take the values from tensors beyond the budget; return from how many."""
-    budget = ViewBudget(ref for node in nodes for ref in _tensors(node))
-    if not budget.refused:
-        return 0
-    count = 0
-    for node in nodes:
-        count += sum(budget.limited(ref) is not ref for ref in _tensors(node))
-        if isinstance(node, Instance) and isinstance(node.value, TensorRef):
-            node.value = budget.limited(node.value)
-        elif isinstance(node, Pairs):
-            node.entries = [
-                (key, budget.limited(value) if isinstance(value, TensorRef) else value)
-                for key, value in node.entries
-            ]
-    return count
-
-
-def _tensors(node: Any) -> Iterator[TensorRef]:
-    """Yield the tensor that an object was recognised as, and those that a flat format lists."""
-    if isinstance(node, Instance) and isinstance(node.value, TensorRef):
-        yield node.value
-    elif isinstance(node, Pairs):
-        yield from (value for _, value in node.entries if isinstance(value, TensorRef))
 
 
 def _nodes(root: Any) -> Iterator[Any]:
@@ -109,7 +83,7 @@ def _others(node: Any) -> list[Any]:
     if isinstance(node, (list, tuple)):
         return list(node)
     if isinstance(node, SetNode):
-        return node.members
+        return [node.members]  # a list that other sets may share
     if isinstance(node, Instance):
         return [*node.items, node.args, node.kwargs, node.state]
     return []

@@ -34,15 +34,15 @@ class Limits:
 
     Attributes
     ----------
-    opcodes: number of opcodes; twenty million take about twenty seconds.
+    opcodes: number of opcodes; the names of 300,000 tensors take about ten million.
     memory: estimated bytes of all nodes, memo entries and scalars.
     nesting: MARKs open at the same time.
     names: different globals.
     integer_bytes: length of one integer; Python refuses to print longer ones.
     """
 
-    opcodes: int = 20_000_000
-    memory: int = 640 << 20
+    opcodes: int = 12_000_000
+    memory: int = 256 << 20
     nesting: int = 1_000_000
     names: int = 100_000
     integer_bytes: int = 1700

@@ -16,6 +16,7 @@ from ckptools.errors import CorruptFile
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.json_text import MAX_BYTES, parse
 from ckptools.formats.registry import formats
+from ckptools.formats.view_budget import ViewBudget
 from ckptools.types.container import Container
 from ckptools.types.source import Source
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
@@ -85,11 +86,13 @@ class Safetensors:
             if (entry := _entry(name, value, start, source, faults)) is not None
         ]
         _check_coverage(tensors, source.size - start, faults)
+        budget = ViewBudget(entry.tensor for entry in tensors)
+        budget.report(faults)
         return Container(
             path=path,
             format="safetensors",
             size_bytes=source.size,
-            root=Pairs([(entry.name, entry.tensor) for entry in tensors]),
+            root=Pairs([(entry.name, budget.limited(entry.tensor)) for entry in tensors]),
             source=source,
             faults=faults.faults(),
             metadata={"header_bytes": start, "metadata": metadata},

@@ -27,6 +27,7 @@ from ckptools.formats.plain_values import (
 )
 from ckptools.formats.storage_references import StorageReference, parse_persistent_id
 from ckptools.formats.tree_paths import locate
+from ckptools.formats.view_budget import limit_views
 from ckptools.types.container import Fault
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
 from ckptools.types.tree import Global, Instance, Pairs, Persistent
@@ -86,7 +87,9 @@ def recognise(
     work.check_storages(result.persistents)
     for instance in result.instances:
         work.recognise(instance)
-    return Recognised(work.faults(result.root), frozenset(work.lengths))
+    faults = work.faults(result.root)
+    limit_views(result.instances, faults)
+    return Recognised(faults.faults(), frozenset(work.lengths))
 
 
 class _Recogniser:
@@ -191,16 +194,14 @@ class _Recogniser:
             return self.refused[key]
         return None if key in self.storages else "its storage is not in the file"
 
-    def faults(self, root: Any) -> tuple[Fault, ...]:
+    def faults(self, root: Any) -> FaultList:
         """Return what went wrong, each with the path of the object concerned."""
-        if not self.wrong:
-            return ()
-        places = locate(root, (node for node, _, _ in self.wrong[:_LOCATED]))
         faults = FaultList()
+        places = locate(root, (node for node, _, _ in self.wrong[:_LOCATED])) if self.wrong else {}
         for node, kind, message in self.wrong:
             where = places.get(id(node), "an object outside of the tree")
             faults.add(kind, where or "the whole pickle", message, scope="object")
-        return faults.faults()
+        return faults
 
 
 def _pairs(node: Any) -> list[tuple[Any, Any]]:

@@ -22,6 +22,7 @@ from ckptools.formats.storage_references import STORAGE_TYPES
 from ckptools.formats.tar_members import Member, looks_like_tar, read_members
 from ckptools.formats.tensors import outside, recognise
 from ckptools.formats.uses import dangerous_names, merged
+from ckptools.formats.view_budget import limit_views
 from ckptools.formats.zip_directory import LOCAL
 from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
@@ -241,6 +242,9 @@ class _Archive:
             if not isinstance(typed, _Typed):
                 raise self.fail(f"tensor {key} is of no storage")
             self.objects[key] = Instance(kind, via="PERSID", value=self._tensor(key, typed))
+        limit_views(
+            (one for one in self.objects.values() if isinstance(one, Instance)), self.faults
+        )
 
     def _tensor(self, key: int, typed: _Typed) -> TensorRef:
         """Return the tensor whose sizes stand at the present position."""

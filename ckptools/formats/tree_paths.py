@@ -44,7 +44,7 @@ def _children(node: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, (list, tuple)):
         yield from ((str(index), child) for index, child in enumerate(node))
     elif isinstance(node, SetNode):
-        yield from (("", child) for child in node.members)
+        yield "", node.members  # a list that other sets may share
     elif isinstance(node, Instance):
         yield from _keyed(entries(node) or [])
         yield from ((str(index), child) for index, child in enumerate(node.items))

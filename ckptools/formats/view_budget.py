@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ckptools.formats.fault_list import FaultList
 from ckptools.types.tensor import TensorRef
+from ckptools.types.tree import Instance
 
 #: bytes that tensors may show in any case
 AT_LEAST = 1 << 30
@@ -38,11 +40,27 @@ class ViewBudget:
                 there[id(ref.storage.source), ref.storage.start] = ref.storage.nbytes
         self.refused = _beyond(views, max(AT_LEAST, TIMES * sum(there.values())))
 
+    def report(self, faults: FaultList) -> None:
+        """Add a fault when views were refused."""
+        if self.refused:
+            message = f"{len(self.refused):,} views are not read: {REASON}"
+            faults.add("overlapping-views", "file", message, views=len(self.refused))
+
     def limited(self, ref: TensorRef) -> TensorRef:
         """Return the tensor, without values when its view was refused."""
         if ref.storage is None or _view(ref) not in self.refused:
             return ref
         return replace(ref, storage=None, unreadable=REASON)
+
+
+def limit_views(instances: Iterable[Instance], faults: FaultList) -> None:
+    """Take the values from recognised tensors beyond the limit, and report how many."""
+    tensors = [one for one in instances if isinstance(one.value, TensorRef)]
+    budget = ViewBudget(one.value for one in tensors)
+    if budget.refused:
+        for one in tensors:
+            one.value = budget.limited(one.value)
+        budget.report(faults)
 
 
 def _beyond(views: dict[View, int], limit: int) -> set[View]:

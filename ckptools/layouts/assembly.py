@@ -21,8 +21,8 @@ from ckptools.types.tree import class_name, entries, unwrap
 OTHERS = 100_000
 #: Broken tensors that are named; more are counted.
 SHOWN = 20
-#: State dicts are looked for this many mappings deep.
-NESTING = 4
+#: State dicts are looked for this many mappings deep, in mappings of this many members.
+NESTING, MEMBERS = 4, 1000
 
 #: Words in keys that only say "here are weights".
 _PLAIN_WORDS = frozenset(
@@ -217,9 +217,9 @@ def _named_with_tensors(node: Any) -> dict[str, Any]:
     if below is None:
         below = attributes(node) or None
     if below is None:
-        listed = sequence(node) or []
+        listed = (sequence(node) or [])[: MEMBERS + 1]
         below = {str(index): one for index, one in enumerate(listed)}
-    if len(below) > 1000 or next(tensors_below(node), None) is None:
+    if len(below) > MEMBERS or next(tensors_below(node), None) is None:
         return {}
     return below
 

@@ -7,8 +7,10 @@ nodes, and no key or object of the file is hashed, compared or printed by its ow
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
+from ckptools.formats.cross_checks import LARGEST_MAPPING
 from ckptools.layouts.scalars import number
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import (
@@ -27,7 +29,7 @@ DEPTH, NODES = 12, 20_000
 #: Longer texts are cut.
 TEXT = 100_000
 #: Tensors are looked for this deep in what no layout understands.
-SEARCH_DEPTH, SEARCH_NODES = 64, 1_000_000
+SEARCH_DEPTH, SEARCH_NODES = 64, 300_000
 
 #: What stands for a value that was cut off.
 CUT = "…"
@@ -66,19 +68,24 @@ def _short_number(value: int | float | None) -> str:
 def mapping(node: Any) -> dict[str, Any] | None:
     """Return a mapping-like node by text key (the last of duplicates), or None."""
     pairs = entries(node)
-    return None if pairs is None else {key_text(key): value for key, value in pairs}
+    return None if pairs is None else _by_text(pairs)
 
 
 def attributes(node: Any) -> dict[str, Any]:
     """Return the attributes of an inert object by name; empty for anything else."""
-    return {key_text(key): value for key, value in fields(node) or []}
+    return _by_text(fields(node) or [])
+
+
+def _by_text(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    """Return pairs by text key, as many as are looked at."""
+    return {key_text(key): value for key, value in pairs[:LARGEST_MAPPING]}
 
 
 def sequence(node: Any) -> list[Any] | None:
     """Return the members of a list, tuple or list-like object, or None."""
     node = unwrap(node)
     if isinstance(node, (list, tuple)):
-        return list(node)
+        return list(node[:LARGEST_MAPPING])
     if isinstance(node, Instance) and node.items and not node.pairs:
         return node.items
     return None
@@ -227,18 +234,26 @@ def tensors_below(node: Any, path: str = "") -> Iterator[tuple[str, TensorRef]]:
         if id(found) in seen or depth >= SEARCH_DEPTH or not isinstance(found, _INNER):
             continue
         seen.add(id(found))
-        work.extend(
+        room = max(SEARCH_NODES - len(work), 0)
+        below = [
             (f"{where}.{step}" if where else step, child, depth + 1)
-            for step, child in reversed(list(_children(found)))
-        )
+            for step, child in islice(_searched_children(found), room)
+        ]
+        work.extend(reversed(below))
 
 
 _INNER = (Pairs, Instance, SetNode, list, tuple)
+_SEARCHED = (*_INNER, TensorRef)
+
+
+def _searched_children(node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the children that are tensors or may hold some; of numbers there may be millions."""
+    return (pair for pair in _children(node) if isinstance(pair[1], _SEARCHED))
 
 
 def _children(node: Any) -> Iterable[tuple[str, Any]]:
     if isinstance(node, SetNode):
-        return ((str(index), child) for index, child in enumerate(node.members))
+        return [("members", node.members)]  # a list that other sets may share
     if isinstance(node, (list, tuple)):
         return ((str(index), child) for index, child in enumerate(node))
     named = [*(entries(node) or []), *(fields(node) or [])]

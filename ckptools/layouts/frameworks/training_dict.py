@@ -9,6 +9,9 @@ from ckptools.layouts.registry import layouts
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.container import Container
 
+#: No script saves more entries beside each other.
+MOST = 10_000
+
 
 class TrainingDict:
     """Weights, optimizers and run state under keys of anybody's choice."""
@@ -25,8 +28,11 @@ class TrainingDict:
         if is_optimizer(container.root):
             assembly.entry("optimizer", container.root)
             return assembly.checkpoint()
-        for key, node in (mapping(container.root) or {}).items():
+        top = list((mapping(container.root) or {}).items())
+        for key, node in top[:MOST]:
             assembly.entry(key, node)
+        if len(top) > MOST:
+            assembly.not_judged.append(f"{len(top) - MOST:,} more entries of the training dict")
         return assembly.checkpoint()
 
 
