@@ -239,7 +239,16 @@ def _module(set_: str, name: str, matches: Sequence[Match]) -> dict[str, Any]:
         "relative_change": moved / before if before else None,
         "norm_ratio": after / before if before else None,
         "lowest_cosine": min(cosines, default=None),
+        "norm_a": before,
+        "norm_b": after,
+        "cosine": _cosine(matches, before, after),
     }
+
+
+def _cosine(matches: Sequence[Match], before: float, after: float) -> float | None:
+    """Return the cosine between a module's two states, its tensors taken as one vector."""
+    product = sum((m.cosine or 0.0) * (m.norm_a or 0.0) * (m.norm_b or 0.0) for m in matches)
+    return product / (before * after) if before and after else None
 
 
 def _names(title: str, names: Sequence[str]) -> list[Block]:

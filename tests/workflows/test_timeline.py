@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ckptools.cli import main as cli
+from ckptools.errors import OpenError
+from ckptools.report import media, render
+from ckptools.workflows import timeline as module
+from ckptools.workflows.timeline import timeline
+from tests.builders.pairs import FC1, noise, run, weight
+from tests.builders.small_run import planted
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "run"
+    made.mkdir()
+    for path in run():
+        shutil.copy(path, made / path.name)
+    return made
+
+
+def test_a_healthy_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["timeline", str(folder), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "ckptools.timeline/1"
+    assert [one["epoch"] for one in found["checkpoints"]] == [0, 1, 2, 3, 4, 5]
+    assert found["onset"] is None
+    assert found["last_good"]["epoch"] == 5
+    assert {one["name"] for one in found["series"]} >= {"blocks.0", "embed", "head"}
+    for row in found["series"]:
+        assert len(row["l2_norm"]) == len(row["relative_change"]) == len(row["cosine"]) == 6
+        assert row["relative_change"][0] is None
+        assert None not in row["l2_norm"]
+    assert found["unreadable"] == []
+
+
+def test_onset_and_last_good(folder: Path) -> None:
+    target = folder / "checkpoint_epoch_3.pth"
+    planted(run()[3], target, weight(FC1, noise))
+    found = timeline(folder)
+    assert found.onset is not None
+    assert (found.onset["epoch"], found.onset["target"]) == (3, FC1)
+    assert found.onset["code"] in {finding.code for finding in found.findings}
+    assert found.last_good is not None
+    assert found.last_good["epoch"] == 2
+
+
+def test_a_second_look_compares_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(run()[3], folder / "checkpoint_epoch_3.pth", weight(FC1, noise))
+    first = timeline(folder)
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("compared again")
+
+    monkeypatch.setattr(module, "compare", forbidden)
+    again = timeline(folder)
+    assert again.document() == json.loads(json.dumps(first.document()))
+    with pytest.raises(AssertionError):
+        timeline(folder, cached=False)
+    with pytest.raises(AssertionError):
+        timeline(folder, select=["CHG"])  # other rules are another question
+
+
+def test_a_changed_file_is_compared_again(folder: Path) -> None:
+    assert timeline(folder).onset is None
+    planted(run()[3], folder / "checkpoint_epoch_3.pth", weight(FC1, noise))
+    assert timeline(folder).onset is not None
+
+
+def test_foreign_unreadable_and_repeated_files(folder: Path) -> None:
+    torch.save({"other.weight": torch.ones(3)}, folder / "other.pth")
+    (folder / "broken.pth").write_bytes(b"no checkpoint")
+    shutil.copy(run()[2], folder / "again.pth")
+    found = timeline(folder)
+    assert [Path(one.path).name for one in found.series.foreign] == ["other.pth"]
+    assert [Path(path).name for path, _ in found.unreadable] == ["broken.pth"]
+    assert len(found.series.repeated) == 1
+    assert found.exit_code == 1
+
+
+def test_order_from_names(tmp_path: Path) -> None:
+    for number in (10, 9, 1):
+        torch.save({"w": torch.full((4, 4), float(number))}, tmp_path / f"model_{number}.pth")
+    found = timeline(*sorted(tmp_path.glob("model_*.pth")))
+    assert found.series.by == "name"
+    names = [Path(one.path).name for one in found.series.ordered]
+    assert names == ["model_1.pth", "model_9.pth", "model_10.pth"]
+
+
+def test_nothing_to_follow(tmp_path: Path) -> None:
+    with pytest.raises(OpenError):
+        timeline(tmp_path / "missing.pth")
+    assert timeline(run()[0]).exit_code == 2
+
+
+@pytest.mark.parametrize("medium", media.names())
+def test_every_medium(medium: str, folder: Path) -> None:
+    result = timeline(folder)
+    assert render(result, medium)
+    assert len(result.rows()) == 6 * len(result.rows_of_modules())
