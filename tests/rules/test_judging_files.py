@@ -1,4 +1,4 @@
-"""The rules over files as training leaves them: read, measured, verified and judged."""
+"""The rules on files, keys, numbers and spread, over files as training leaves them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def judged(path: str | Path) -> Judgement:
     container = open_container(str(path))
     checkpoint = layouts.read_checkpoint(container)
     measurements = stats.measure(checkpoint, spectrum=True, threads=1)
-    return judge(Evidence(checkpoint, measurements, verify_checksums(container)))
+    evidence = Evidence(checkpoint, measurements, verify_checksums(container))
+    return judge(evidence, select=["FIL", "KEY", "NUM", "SPR"])
 
 
 def grave(judgement: Judgement) -> list[tuple[str, str]]:

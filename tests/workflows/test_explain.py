@@ -28,7 +28,7 @@ def test_all_rules_by_family() -> None:
     result = explain()
     tables = [block for block in result.view() if isinstance(block, Table)]
     assert sum(len(table.rows) for table in tables) == len(rules) == len(result.rows())
-    assert [table.title for table in tables][:2] == ["FIL file", "KEY names and structure"]
+    assert {"FIL file", "KEY names and structure"} <= {table.title for table in tables}
 
 
 def test_a_family() -> None:
