@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+
+from wcwidth import wcswidth, wcwidth
 
 #: how narrow a column may become, by what may happen to it; others keep their width
 _NARROWEST = {"cut": 16, "wrap": 24}
@@ -12,26 +13,10 @@ _HEAD_SHARES = (0.3, 0.5, 0.7, 0.1, 0.9)
 
 
 def display_width(text: str) -> int:
-    """Return how many terminal columns ``text`` takes.
-
-    Wide and full-width characters (CJK, emoji) take two, combining marks none.
-    """
-    return len(text) if text.isascii() else sum(map(_char_width, text))
-
-
-def _char_width(char: str) -> int:
-    """Return the columns of one character, from its properties in Unicode."""
-    if char < "\u0300":
-        return 1
-    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-def pad(text: str, width: int, *, right: bool = False) -> str:
-    """Return ``text`` filled with blanks to ``width`` columns; ``right`` puts them first."""
-    blanks = " " * (width - display_width(text))
-    return blanks + text if right else text + blanks
+    """Return how many terminal columns ``text`` takes; CJK characters take two."""
+    if text.isascii():
+        return len(text)
+    return max(wcswidth(text), 0)
 
 
 def shorten(text: str, width: int, head_share: float = _HEAD_SHARES[0]) -> str:
@@ -49,7 +34,7 @@ def _take(text: str, width: int) -> str:
     """Return the longest beginning of ``text`` that fits ``width`` columns."""
     used = 0
     for index, char in enumerate(text):
-        used += _char_width(char)
+        used += max(wcwidth(char), 0)
         if used > width:
             return text[:index]
     return text
@@ -153,22 +138,3 @@ def _targets(widths: list[int], slack: list[int], excess: int) -> list[int]:
         slack[widest] -= 1
         excess -= 1
     return targets
-
-
-def align(columns: Sequence[Sequence[str]], right: Sequence[bool]) -> list[list[str]]:
-    """Return the columns with all cells of one equally wide; a cell may have several lines."""
-    aligned = []
-    for column, flush in zip(columns, right, strict=True):
-        width = widest(column)
-        aligned.append(
-            [
-                "\n".join(pad(line, width, right=flush) for line in cell.split("\n"))
-                for cell in column
-            ]
-        )
-    return aligned
-
-
-def widest(cells: Iterable[str]) -> int:
-    """Return the columns that the longest line of any cell takes."""
-    return max((display_width(line) for cell in cells for line in cell.split("\n")), default=0)

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tabulate import tabulate
+
 from ckptools.report.escape import escape
-from ckptools.report.fit import align, widest
 from ckptools.report.numbers import NUMERIC, cell, plain_text
 from ckptools.report.registry import media
 from ckptools.report.text import IN_FULL, by_rule
@@ -65,17 +66,18 @@ def _facts(block: Facts) -> Iterator[str]:
 def _table(block: Table) -> Iterator[str]:
     if block.title:
         yield f"**{prose(block.title)}**\n"
-    right = [column.style in NUMERIC for column in block.columns]
-    columns = [
-        [prose(column.title), *(_cell(row.get(column.key), column.style) for row in block.rows)]
-        for column in block.columns
+    rows = [
+        [_cell(row.get(column.key), column.style) for column in block.columns] for row in block.rows
     ]
-    head, *rows = zip(*align(columns, right), strict=True)
-    rule = [
-        "-" * (widest(column) - flush) + ":" * flush
-        for column, flush in zip(columns, right, strict=True)
-    ]
-    yield from (f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+    yield tabulate(
+        rows,
+        headers=[prose(column.title) for column in block.columns],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=["right" if column.style in NUMERIC else "left" for column in block.columns]
+        if rows
+        else None,
+    )
     if block.hidden:
         yield f"\n… {block.hidden:,} more"
 

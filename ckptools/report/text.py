@@ -8,9 +8,10 @@ from itertools import groupby
 from typing import Any
 
 import click
+from tabulate import tabulate
 
 from ckptools.report.escape import escape
-from ckptools.report.fit import align, display_width, narrow, shorten, widest, wrap
+from ckptools.report.fit import display_width, narrow, shorten, wrap
 from ckptools.report.numbers import NUMERIC, cell, plain_text
 from ckptools.report.registry import media
 from ckptools.types.blocks import (
@@ -106,27 +107,23 @@ def _table(block: Table, page: Page) -> Iterator[str]:
     ]
     modes = [{"name": "cut", "text": "wrap"}.get(column.style, "keep") for column in block.columns]
     fitted, dropped = narrow(columns, modes, page.width)
-    right = [column.style in NUMERIC for column in block.columns[: len(fitted)]]
-    yield from _lines(fitted, right)
+    aligned = ["right" if column.style in NUMERIC else "left" for column in block.columns]
+    rules = [
+        "─" * max(display_width(line) for cell in column for line in cell.split("\n"))
+        for column in fitted
+    ]
+    heads = [column[0] for column in fitted]
+    yield tabulate(
+        [heads, rules, *zip(*(column[1:] for column in fitted), strict=True)],
+        tablefmt="plain",
+        disable_numparse=True,
+        colalign=aligned[: len(fitted)],
+    )
     if block.hidden:
         yield page.paint(f"… {block.hidden:,} more", "faint")
     if dropped:
         names = ", ".join(escape(column.title) for column in block.columns[-dropped:])
         yield page.paint(f"no room for: {names}", "faint")
-
-
-def _lines(columns: list[list[str]], right: list[bool]) -> Iterator[str]:
-    """Yield the lines of a table; a row is as high as its highest cell."""
-    ruled = [[head, "─" * widest([head, *cells]), *cells] for head, *cells in columns]
-    for row in zip(*align(ruled, right), strict=True):
-        cells = [cell.split("\n") for cell in row]
-        blanks = [" " * display_width(lines[0]) for lines in cells]
-        for line in range(max(map(len, cells))):
-            parts = [
-                lines[line] if line < len(lines) else blank
-                for lines, blank in zip(cells, blanks, strict=True)
-            ]
-            yield "  ".join(parts).rstrip()
 
 
 def _chart(block: Chart, page: Page) -> Iterator[str]:

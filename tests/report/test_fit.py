@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,20 +59,3 @@ def test_names_give_way_before_numbers_are_dropped() -> None:
     kept, dropped = narrow(columns, ["cut", "keep", "keep"], 60)
     assert dropped == 0
     assert display_width(kept[0][1]) == 60 - 6 - 5 - 4
-
-
-def test_widths_agree_with_wcwidth_over_the_scripts_that_people_name_things_in() -> None:
-    wcwidth = pytest.importorskip("wcwidth").wcwidth
-    for first, last in (
-        (0x20, 0x2FF),
-        (0x370, 0x58F),
-        (0x1100, 0x115F),
-        (0x3041, 0x30FF),
-        (0x4E00, 0x9FFF),
-        (0xAC00, 0xD7A3),
-        (0xFF01, 0xFF9F),
-        (0x1F600, 0x1F64F),
-    ):
-        for point in range(first, last + 1):
-            if chr(point).isprintable() and wcwidth(chr(point)) >= 0:
-                assert display_width(chr(point)) == wcwidth(chr(point)), hex(point)
