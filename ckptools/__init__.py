@@ -14,8 +14,13 @@ __version__ = "0.1.0"
 _PUBLIC: dict[str, str] = {
     "open": "ckptools.layouts",
     "inspect": "ckptools.workflows.inspect",
+    "diff": "ckptools.workflows.diff",
+    "timeline": "ckptools.workflows.timeline",
+    "fit": "ckptools.workflows.fit",
     "convert": "ckptools.workflows.convert",
     "explain": "ckptools.workflows.explain",
+    "demo": "ckptools.workflows.demo",
+    "log": "ckptools.workflows.log",
     "operate": "ckptools.workflows.operate",
     "recipe": "ckptools.workflows.operate",
     "undo": "ckptools.workflows.operate",

@@ -156,6 +156,8 @@ def left_behind(checkpoint: Checkpoint) -> Iterator[TensorChange]:
         yield TensorChange(name, "not-carried", what)
     for name in checkpoint.other_tensors:
         yield TensorChange(name, "not-carried", "not part of a weight set")
+    if checkpoint.format == "torchscript":
+        yield TensorChange("code", "not-carried", "; ".join(checkpoint.container.not_judged))
 
 
 def to_torch_zip(checkpoint: Checkpoint) -> Conversion:

@@ -201,6 +201,31 @@ def test_a_truncated_file_gives_what_is_whole(tmp_path: Path) -> None:
     assert len([a for a in actions(receipt).values() if a == "not-carried"]) == 8 - len(saved)
 
 
+def test_sharded_folders_become_one_file(tmp_path: Path, weights: dict[str, Any]) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shards = [dict(list(weights.items())[:3]), dict(list(weights.items())[3:])]
+    place = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"pytorch_model-0000{number}-of-00002.bin"
+        torch.save(shard, folder / name)
+        place |= dict.fromkeys(shard, name)
+    index = {"metadata": {}, "weight_map": place}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    for to, load in (("safetensors", load_file), ("torch-zip", torch.load)):
+        convert(folder, tmp_path / f"one.{to}", to=to)
+        assert same(load(tmp_path / f"one.{to}"), weights)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_gives_its_tensors_and_says_that_code_stays_behind(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    torch.jit.script(module).save(str(tmp_path / "script.pt"))
+    receipt = convert(tmp_path / "script.pt", tmp_path / "new.pth", to="torch-zip")
+    assert actions(receipt)["code"] == "not-carried"
+    module.load_state_dict(torch.load(tmp_path / "new.pth", weights_only=True), strict=True)
+
+
 def test_real_legacy_file_becomes_a_modern_zip(tmp_path: Path) -> None:
     source = shared("data/series/cgcnn/checkpoint.pth.tar")
     convert(source, tmp_path / "new.pth", to="torch-zip")
