@@ -1,9 +1,7 @@
 """The pass over one chunk compiled by numba; the same functions as :mod:`ckptools.stats.plain`.
 
-Importing this module loads numba and, on first use, compiles; the machine code is kept in
-``NUMBA_CACHE_DIR`` or in the user's cache folder.  Where neither can be written the import fails
-with OSError and the caller stays with numpy: compiling anew in every process would cost more than
-it saves.
+Importing this module loads numba, and fails with OSError where compiled code cannot be kept (see
+:mod:`ckptools.stats.jit`); the caller stays with numpy then.
 
 Loops that only add, compare and mask are kept apart from those that scatter, because the former
 become vector instructions; a block of 4096 values stays in the first-level cache between them.
@@ -12,77 +10,21 @@ become vector instructions; a block of 4096 values stays in the first-level cach
 from __future__ import annotations
 
 import math
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numba
 import numpy as np
-from numba import njit
 from numba.extending import overload
 from numpy.typing import NDArray
 
 from ckptools.stats import digest
 from ckptools.stats.families import Family
+from ckptools.stats.jit import jit
 from ckptools.stats.moments import SAFE
 from ckptools.stats.plain import GOLDEN, MIX_1, MIX_2
 
-Function = Callable[..., Any]
-
 BLOCK = 4096
-#: sums may be reordered and contracted; NaN and infinities keep their meaning
-_REORDER = {"reassoc", "contract", "nsz"}
-
-
-def cache_folder() -> Path:
-    """Return where machine code is kept: NUMBA_CACHE_DIR, else below the user's cache folder."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "ckptools" / "numba"
-
-
-def _writable(folder: Path) -> Path:
-    """Return ``folder``, made if need be; OSError where nothing can be written into it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        return folder
-
-
-_FOLDER = str(_writable(cache_folder()))
-
-
-def _jit(reorder: bool) -> Callable[[Function], Function]:
-    """Return a decorator that compiles without the GIL and caches in our folder.
-
-    numba reads the folder from its global configuration when it decorates; ours is set for that
-    moment only, so that other users of numba in this process keep theirs.
-    """
-
-    def decorate(function: Function) -> Function:
-        before = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = _FOLDER
-        try:
-            made: Function = njit(
-                nogil=True,
-                cache=True,
-                error_model="numpy",
-                fastmath=_REORDER if reorder else False,
-            )(function)
-        finally:
-            numba.config.CACHE_DIR = before
-        return made
-
-    return decorate
 
 
 def prepare(families: Iterable[Family], *, joint: bool) -> None:
@@ -116,7 +58,7 @@ def count_codes(codes: NDArray[Any], histogram: NDArray[np.int64]) -> None:
     _count_codes(codes, histogram)
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _count_codes(codes, histogram):  # type: ignore[no-untyped-def]
     for i in range(codes.size):
         histogram[codes[i]] += 1
@@ -165,7 +107,7 @@ def _constants(size: int) -> tuple[Any, ...]:
 _CONSTANTS = {size: _constants(size) for size in (4, 8)}
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _scan_real(  # type: ignore[no-untyped-def]
     values,
     bits,
@@ -209,13 +151,13 @@ def _scan_real(  # type: ignore[no-untyped-def]
         _merge(running, kept, centre, sums, exponent)
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _count_top(bits, shift, histogram):  # type: ignore[no-untyped-def]
     for i in range(bits.size):
         histogram[bits[i] >> shift] += 1
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _zeros(signed, low):  # type: ignore[no-untyped-def]
     zeros = 0
     for i in range(signed.size):
@@ -223,7 +165,7 @@ def _zeros(signed, low):  # type: ignore[no-untyped-def]
     return zeros
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _extremes(bits, signed, low):  # type: ignore[no-untyped-def]
     """Return the extremes as integers in the order of the values.
 
@@ -246,7 +188,7 @@ def _extremes(bits, signed, low):  # type: ignore[no-untyped-def]
     return smallest, largest
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _keep_finite(block, signed, top, low, infinity, scratch, counts):  # type: ignore[no-untyped-def]
     """Copy the finite values, count the others; return the number kept and their extremes."""
     smallest = low
@@ -267,7 +209,7 @@ def _keep_finite(block, signed, top, low, infinity, scratch, counts):  # type: i
     return kept, smallest, largest
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _exponent(smallest, largest):  # type: ignore[no-untyped-def]
     """Return :func:`ckptools.stats.moments.block_exponent` of float64 extremes."""
     size = max(np.int64(largest), -(np.int64(smallest) + 1))
@@ -275,7 +217,7 @@ def _exponent(smallest, largest):  # type: ignore[no-untyped-def]
     return 0 if size == 0 or (exponent >= -SAFE and exponent <= SAFE) else exponent
 
 
-@_jit(reorder=True)
+@jit(reorder=True)
 def _centre(block, exponent, running):  # type: ignore[no-untyped-def]
     """Return a centre for the block: the mean so far, or the block's own at first.
 
@@ -290,7 +232,7 @@ def _centre(block, exponent, running):  # type: ignore[no-untyped-def]
     return total / block.size
 
 
-@_jit(reorder=True)
+@jit(reorder=True)
 def _powers(block, centre, exponent):  # type: ignore[no-untyped-def]
     """Return the sums of the first four powers of the deviations from the centre."""
     s1 = s2 = s3 = s4 = 0.0
@@ -313,7 +255,7 @@ def _powers(block, centre, exponent):  # type: ignore[no-untyped-def]
     return s1, s2, s3, s4
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _merge(running, count, centre, sums, exponent):  # type: ignore[no-untyped-def]
     """Do :func:`ckptools.stats.moments.centred` and then ``merge`` into the running moments."""
     s1, s2, s3, s4 = sums
@@ -359,7 +301,7 @@ def hash_leaves(words: NDArray[np.uint64], leaves: NDArray[np.uint64]) -> None:
     _hash_leaves(words, first, second, leaves)
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _hash_leaves(words, first, second, leaves):  # type: ignore[no-untyped-def]
     size = first.size
     for leaf in range((words.size + size - 1) // size):
@@ -367,7 +309,7 @@ def _hash_leaves(words, first, second, leaves):  # type: ignore[no-untyped-def]
         leaves[leaf, 0], leaves[leaf, 1] = _nh(part, first, second)
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _nh(words, first, second):  # type: ignore[no-untyped-def]
     half = np.uint64(32)
     mask = np.uint64(0xFFFFFFFF)
@@ -397,7 +339,7 @@ def scan_rows(
     _scan_rows(bits, start, columns, depth, mask, keys, alive, filled, empty)
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _scan_rows(bits, start, columns, depth, mask, keys, alive, filled, empty):  # type: ignore[no-untyped-def]
     at = 0
     while at < bits.size:
@@ -416,7 +358,7 @@ def _scan_rows(bits, start, columns, depth, mask, keys, alive, filled, empty):  
         at += row_part.size
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _fill(row_part, mask, filled, empty):  # type: ignore[no-untyped-def]
     for i in range(row_part.size):
         if filled[i] == 0 and row_part[i] & mask:
@@ -424,7 +366,7 @@ def _fill(row_part, mask, filled, empty):  # type: ignore[no-untyped-def]
             empty[0] -= 1
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _key(head, column):  # type: ignore[no-untyped-def]
     total = np.uint64(0)
     for i in range(head.size):
@@ -463,14 +405,14 @@ def _choose_floats(part, scratch):  # type: ignore[no-untyped-def]
     return lambda part, scratch: part
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _widened(part, scratch):  # type: ignore[no-untyped-def]
     for i in range(part.size):
         scratch[i] = np.uint32(part[i]) << np.uint32(16)
     return scratch[: part.size].view(np.float32)
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _join_adam(weight, first, second, root, eps, wide_root, wide_eps, sums):  # type: ignore[no-untyped-def]
     scratch = np.empty((3, BLOCK), dtype=np.uint32)
     for start in range(0, weight.size, BLOCK):
@@ -487,7 +429,7 @@ def _join_adam(weight, first, second, root, eps, wide_root, wide_eps, sums):  # 
         sums[2] += count
 
 
-@_jit(reorder=True)
+@jit(reorder=True)
 def _direction(w, m, v, root, eps):  # type: ignore[no-untyped-def]
     squares = 0.0
     products = 0.0
@@ -498,7 +440,7 @@ def _direction(w, m, v, root, eps):  # type: ignore[no-untyped-def]
     return squares, products
 
 
-@_jit(reorder=False)
+@jit(reorder=False)
 def _finite_direction(w, m, v, root, eps):  # type: ignore[no-untyped-def]
     squares = 0.0
     products = 0.0

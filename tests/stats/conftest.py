@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from ckptools.stats import jobs, passing
+
 
 @pytest.fixture(params=["plain", "compiled"])
 def engine(request: pytest.FixtureRequest) -> Any:
@@ -15,6 +17,5 @@ def engine(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 64 KiB and runs of 128 KiB, so that small tensors are cut into many."""
-    module = importlib.import_module("ckptools.stats.measure")
-    monkeypatch.setattr(module, "CHUNK", 1 << 16)
-    monkeypatch.setattr(module, "RUN", 1 << 17)
+    monkeypatch.setattr(passing, "CHUNK", 1 << 16)
+    monkeypatch.setattr(jobs, "RUN", 1 << 17)

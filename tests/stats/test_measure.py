@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import threading
 from dataclasses import replace
@@ -13,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ckptools.stats import kernel, measure
+from ckptools.stats import jobs, kernel, measure, passing
 from ckptools.stats.families import DTYPES
 from ckptools.types.measurements import Measurements, Statistics
 from ckptools.types.tensor import TensorRef
@@ -141,9 +140,8 @@ def test_a_tensor_in_many_chunks_and_threads_measures_as_in_one(
 ) -> None:
     checkpoint = checkpoint_of(tmp_path / "many.bin", _assorted())
     whole = measure(checkpoint, threads=1)
-    module = importlib.import_module("ckptools.stats.measure")
-    monkeypatch.setattr(module, "CHUNK", 1 << 16)
-    monkeypatch.setattr(module, "RUN", 1 << 17)
+    monkeypatch.setattr(passing, "CHUNK", 1 << 16)
+    monkeypatch.setattr(jobs, "RUN", 1 << 17)
     for threads in (1, 3):
         assert_alike(measure(checkpoint, threads=threads), whole)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ckptools.stats import compiled
+from ckptools.stats import jit
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_users_own_folder_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/somewhere/else")
-    assert compiled.cache_folder() == Path("/somewhere/else")
+    assert jit.cache_folder() == Path("/somewhere/else")
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_platforms_cache_folder_is_the_default(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setenv(variable, value)
-    assert compiled.cache_folder() == Path(expected)
+    assert jit.cache_folder() == Path(expected)
 
 
 def test_without_a_folder_to_write_to_numpy_is_used_and_that_is_said(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""The pass over one run of a job: its tensors side by side, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptools.errors import CkptoolsError
+from ckptools.stats import rows, slots
+from ckptools.stats.jobs import Job, Part
+from ckptools.stats.kernel import Engine
+from ckptools.stats.pieces import pieces
+from ckptools.stats.rows import Matrix, RowScan
+from ckptools.stats.tally import Run, Tally
+
+#: bytes of the widest tensor of a job that are read and measured at a time
+CHUNK = 1 << 20
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the pass over one range of a job gave."""
+
+    runs: list[Run]
+    joint: slots.Joint | None
+    error: str | None
+
+
+class Workspace:
+    """Memory of one thread, used again for every run."""
+
+    def __init__(self) -> None:
+        self._buffers: list[NDArray[np.uint8]] = []
+        self._histograms: list[NDArray[np.int64]] = []
+
+    def buffer(self, index: int) -> NDArray[np.uint8]:
+        """Return the buffer for the tensor of this index within its job."""
+        while len(self._buffers) <= index:
+            self._buffers.append(np.empty(CHUNK, dtype=np.uint8))
+        return self._buffers[index]
+
+    def histogram(self, index: int) -> NDArray[np.int64]:
+        """Return the (empty) histogram for the tensor of this index within its job."""
+        while len(self._histograms) <= index:
+            self._histograms.append(np.zeros(1 << 16, dtype=np.int64))
+        return self._histograms[index]
+
+
+def pass_over(job: Job, extent: tuple[int, int], chosen: Engine, space: Workspace) -> Outcome:
+    """Measure one range of all parts of a job, chunk by chunk and side by side."""
+    tallies = [
+        Tally(part.family, chosen, space.histogram(index), _row_scan(part, extent))
+        for index, part in enumerate(job.parts)
+    ]
+    joint = slots.Joint(job.direction) if job.direction is not None else None
+    error = None
+    try:
+        for values in _side_by_side(job, extent, space, tallies):
+            if joint is not None:
+                _add_joint(job, joint, chosen, values)
+    except CkptoolsError as found:
+        error = str(found)
+    return Outcome([tally.run() for tally in tallies], joint, error)
+
+
+def _side_by_side(
+    job: Job, extent: tuple[int, int], space: Workspace, tallies: Sequence[Tally]
+) -> Iterator[list[NDArray[Any]]]:
+    """Yield the next chunk of every part, each tallied at once, while the cache still holds it."""
+    start, stop = extent
+    elements = CHUNK // max(part.family.itemsize for part in job.parts)
+    streams = [
+        pieces(part.ref, part.family, start, stop, elements, space.buffer(index))
+        for index, part in enumerate(job.parts)
+    ]
+    for _ in range(start, stop, elements):
+        values = []
+        for stream, tally in zip(streams, tallies, strict=True):
+            values.append(next(stream))
+            tally.add(values[-1])
+        yield values
+
+
+def _row_scan(part: Part, extent: tuple[int, int]) -> RowScan | None:
+    view = part.matrix
+    start, stop = extent
+    if view is None or not view.noted or start == stop:
+        return None
+    return RowScan(view, start * view.words, stop * view.words)
+
+
+def whole_rows(
+    part: Part, view: Matrix, notes: rows.RowNotes, chosen: Engine, space: Workspace
+) -> rows.RowNotes:
+    """Read a tensor again whose rows begin alike, to compare whole rows."""
+    elements = part.ref.numel
+    scan = RowScan(view, 0, elements * view.words, view.width)
+    size = CHUNK // part.family.itemsize
+    for values in pieces(part.ref, part.family, 0, elements, size, space.buffer(0)):
+        scan.add(chosen, values.view(part.family.bits), part.family.magnitude)
+    return rows.conclude([scan], view.width)
+
+
+def _add_joint(
+    job: Job, joint: slots.Joint, chosen: Engine, values: Sequence[NDArray[Any]]
+) -> None:
+    by_slot = dict(zip((part.slot for part in job.parts), values, strict=True))
+    found = joint.direction
+    second = None if found.second is None else by_slot[found.second]
+    joint.add(chosen, by_slot.get(None), by_slot[found.first], second)
