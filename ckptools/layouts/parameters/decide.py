@@ -32,6 +32,10 @@ LEAD = 2
 _AGREES = 0.9
 #: ... and how much closer to 1 it must be than any other.
 _CLOSER = 0.25
+#: By how much (times √matrices) one hypothesis must align better than another.
+_ALIGNED = 3.5
+#: Smaller samples of a matrix tell nothing about alignment.
+_SMALL = 64
 #: Other states tried in a state's place.
 RIVALS = 12
 #: Hypotheses that evidence looks at.
@@ -120,10 +124,42 @@ def _choose(
         counts = [_relations(problem, one, samples, looked_at) for one in found]
     best = max(counts)
     open_ones = [one for one, count in zip(found, counts, strict=True) if count > best - LEAD]
+    if samples is not None and len(open_ones) > 1:
+        open_ones = _aligned(problem, open_ones, samples)
     chosen = min(open_ones, key=lambda one: one.price)
     rivals = [one for one in open_ones if one.price < chosen.price + DECIDES]
-    weighed = len(open_ones) < len(found) and min(counts) <= best - LEAD
+    weighed = len(open_ones) < len(found)
     return chosen, _differences(chosen, rivals), weighed
+
+
+def _aligned(problem: Problem, found: list[Hypothesis], samples: Samples) -> list[Hypothesis]:
+    """Return the hypotheses under which weights and running means are aligned best.
+
+    A matrix has moved along its gradients, so W and M correlate more than chance lets unrelated
+    ones: |cos|·√n is 2 to 7 where they belong together and .8 on average where not, each with a
+    spread near 1, so the sums of two hypotheses over k matrices differ by chance by about √(2k).
+    """
+    looked_at = sorted(
+        index for index in _disagreeing_units(problem, found) if len(problem.shapes[index]) > 1
+    )
+    sums, most = [], 1
+    for one in found:
+        slot_of = {candidate: slot for slot, candidate in enumerate(one.candidates)}
+        pairs = [(index, slot_of[index]) for index in looked_at if index in slot_of]
+        sums.append(sum(alignment(samples, index, slot) for index, slot in pairs))
+        most = max(most, len(pairs))
+    enough = _ALIGNED * np.sqrt(most)
+    return [one for one, total in zip(found, sums, strict=True) if total > max(sums) - enough]
+
+
+def alignment(samples: Samples, candidate: int, slot: int) -> float:
+    """Return |cos|·√n of a weight and a running mean, at most 8; 0 where it says nothing."""
+    w, m = samples.weight(candidate), samples.first(slot)
+    if w is None or m is None or w[0].shape != m[0].shape or w[0].size < _SMALL:
+        return 0.0
+    size = float(np.linalg.norm(w[0])) * float(np.linalg.norm(m[0]))
+    product = abs(float(np.vdot(w[0], m[0])))
+    return min(product / size * float(np.sqrt(w[0].size)), 8.0) if size > 0 else 0.0
 
 
 def _differences(chosen: Hypothesis, others: Iterable[Hypothesis]) -> set[int]:

@@ -13,6 +13,8 @@ from ckptools.layouts.parameters.values import Floats, Samples
 #: Ends of a unit that hold its weight alone; all others have the bias in them.
 WITHOUT_BIAS = frozenset({"in", "down", "up"})
 
+_NONE: Mapping[int, int] = {}
+
 _Lines = tuple[Floats, Floats]
 
 
@@ -48,30 +50,43 @@ class Ends:
         shape = self._shapes[one.weight]
         return shape[int((end == "in") != one.transposed)] if len(shape) > 1 else shape[0]
 
-    def side(self, parts: Sequence[Part], instead: Mapping[int, int]) -> Floats | None:
-        """Return the sum of some vectors, with other slots ``instead`` for some candidates."""
+    def side(
+        self, parts: Sequence[Part], instead: Mapping[int, int], weights: Mapping[int, int] = _NONE
+    ) -> Floats | None:
+        """Return the sum of some vectors.
+
+        Parameters
+        ----------
+        parts: the vectors.
+        instead: other slots, by candidate.
+        weights: candidates whose weight stands in, by candidate.
+        """
         total: Floats | None = None
         for part in parts:
-            vector = self.get(part.unit, part.end, instead)
+            vector = self.get(part.unit, part.end, instead, weights)
             if vector is None or vector.size % part.fold.multiple:
                 return None
             vector = folded(vector, part.fold)
             total = vector if total is None else total + vector
         return total
 
-    def get(self, unit: int, end: str, instead: Mapping[int, int]) -> Floats | None:
+    def get(
+        self, unit: int, end: str, instead: Mapping[int, int], weights: Mapping[int, int] = _NONE
+    ) -> Floats | None:
         """Return one vector of a unit, or None where its state or values are missing."""
         one = self._units[unit]
-        if one.weight in instead or one.bias in instead:
-            return self._compute(one, end, instead)
+        if one.weight in instead or one.bias in instead or one.weight in weights:
+            return self._compute(one, end, instead, weights)
         key = (unit, end)
         if key not in self._kept:
             self._kept[key] = self._compute(one, end, {})
         return self._kept[key]
 
-    def product(self, candidate: int, slot: int) -> Floats | None:
+    def product(
+        self, candidate: int, slot: int, weights: Mapping[int, int] = _NONE
+    ) -> Floats | None:
         """Return w∘m of a vector with any slot's running mean."""
-        w = self._samples.weight(candidate)
+        w = self._samples.weight(weights.get(candidate, candidate))
         m = self._gradients(slot, w)
         return None if w is None or m is None else w[0][:, 0] * m[0][:, 0]
 
@@ -94,9 +109,11 @@ class Ends:
             return None
         return float(np.linalg.norm(sums)) / total * math.sqrt(width / 2)
 
-    def _compute(self, one: Unit, end: str, instead: Mapping[int, int]) -> Floats | None:
+    def _compute(
+        self, one: Unit, end: str, instead: Mapping[int, int], weights: Mapping[int, int] = _NONE
+    ) -> Floats | None:
         slot = instead.get(one.weight, self._owner[one.weight])
-        w = self._samples.weight(one.weight)
+        w = self._samples.weight(weights.get(one.weight, one.weight))
         m = None if slot is None else self._gradients(slot, w)
         if w is None or m is None:
             return None
@@ -107,7 +124,7 @@ class Ends:
         if end == "up":
             return None if len(w[1]) > self.limit else (m[1] @ w[1].T).reshape(-1)
         total = _line_sums(w, m, 1 if one.transposed else 0)
-        total = self._with_bias(total, one, instead)
+        total = self._with_bias(total, one, instead, weights)
         if end in ("out", "norm"):
             return total
         return _part(total, end, self._shapes[one.weight], self.limit)
@@ -120,11 +137,13 @@ class Ends:
         decay = self._samples.decay(slot)
         return (m[0] - decay * w[0], m[1] - decay * w[1]) if decay else m
 
-    def _with_bias(self, total: Floats, unit: Unit, instead: Mapping[int, int]) -> Floats:
+    def _with_bias(
+        self, total: Floats, unit: Unit, instead: Mapping[int, int], weights: Mapping[int, int]
+    ) -> Floats:
         if unit.bias is None:
             return total
         slot = instead.get(unit.bias, self._owner[unit.bias])
-        product = None if slot is None else self.product(unit.bias, slot)
+        product = None if slot is None else self.product(unit.bias, slot, weights)
         if product is None or product.size != total.size:
             return total
         return np.asarray(total + product)

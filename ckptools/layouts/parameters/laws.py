@@ -34,6 +34,7 @@ from ckptools.layouts.parameters.relations import (
     Part,
     Relation,
     Shape,
+    Unit,
     folds,
     residual,
     units,
@@ -81,6 +82,7 @@ class Laws:
         self._shapes = shapes
         self._owner = owner
         self._templates: dict[tuple[object, ...], list[_Template]] = {}
+        self._norms: dict[Shape, list[int]] = {}
         self._runs: dict[tuple[str, int, int], _Template] = {}
 
     def relations(self, only: Sequence[int] | None = None) -> Iterator[Relation]:
@@ -156,14 +158,42 @@ class Laws:
                 found = self.residual(relation, {candidate: slot})
                 if found is not None and found < limit:
                     return False
+        return relation.left[0].end != "norm" or self._gains_matter(relation, candidate, limit)
+
+    def _gains_matter(self, relation: Relation, candidate: int, limit: float) -> bool:
+        """Return whether a norm's relation breaks with any other norm's gain and bias.
+
+        Gains near 1 tie a state to the readers of a norm but not to the norm.
+        """
+        norm = relation.left[0].unit
+        unit = self.units[norm]
+        if candidate not in (unit.weight, unit.bias):
+            return True
+        for other in self._norms_like(norm):
+            weights = {unit.weight: other.weight}
+            if unit.bias is not None and other.bias is not None:
+                weights[unit.bias] = other.bias
+            x = self.ends.side(relation.left, {}, weights)
+            y = self.ends.side(relation.right, {})
+            found = None if x is None or y is None else residual(x, y, self.ends.limit)
+            if found is not None and found < limit:
+                return False
         return True
 
-    def norm_readers(self) -> Iterator[tuple[int, list[int]]]:
-        """Yield every norm with each run of a few neighbours that may read it."""
-        for norm, unit in enumerate(self.units):
-            if unit.vector:
-                for readers in self._reading_runs(norm):
-                    yield norm, readers
+    def _norms_like(self, norm: int) -> list[Unit]:
+        """Return some other norms of the same shape: the nearest, and ones evenly drawn."""
+        shape = self._shapes[self.units[norm].weight]
+        if shape not in self._norms:
+            self._norms[shape] = [
+                number
+                for number, unit in enumerate(self.units)
+                if unit.vector and self._shapes[unit.weight] == shape
+            ]
+        alike = self._norms[shape]
+        place = alike.index(norm)
+        near = alike[max(0, place - 2) : place + 3]
+        drawn = alike[:: max(1, len(alike) // 8)]
+        return [self.units[number] for number in {*near, *drawn} - {norm}]
 
     def _reading_runs(self, norm: int) -> Iterator[list[int]]:
         high = min(len(self.units), norm + WINDOW + 1)

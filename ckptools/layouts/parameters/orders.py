@@ -42,9 +42,9 @@ _RANKS: tuple[tuple[int, str], ...] = (
     (0, r"q\w*|query|to_q|wq|in_proj\w*|qkv|c_attn"),
     (1, r"k|k_\w+|key|to_k|wk"),
     (2, r"v|v_\w+|value|to_v|wv"),
-    (3, r"o|o_\w+|out\w*|to_out|wo|c_proj|proj"),
+    (3, r"o|o_\w+|out\w*|to_out|wo"),
     (14, r"gate_proj|w1|fc1|linear1|c_fc|dense_h_to_4h|wi\w*|lora_A|in_layer"),
-    (15, r"up_proj|w2|fc2|linear2|lora_B|gate_up_proj"),
+    (15, r"up_proj|w2|fc2|linear2|lora_B|gate_up_proj|c_proj|proj"),
     (16, r"down_proj|w3|dense_4h_to_h"),
 )
 #: Recurrent weights are registered layer by layer: both weights, then both biases.

@@ -8,6 +8,7 @@ apart it fades (.98 after one step, .2 to .4 after a hundred, for matrices) and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -33,8 +34,9 @@ _CONSECUTIVE = 0.95
 _PROVES = 0.9
 #: ... and how much closer to 1 it must be than any other.
 _CLOSER = 0.2
-#: Further apart: lead over every other parameter and every other state that proves.
-_LEAD = 0.15
+#: Further apart: lead over every other parameter and every other state that proves a matrix, at
+#: least and in units of what chance gives; vectors' movements are too much alike.
+_LEAD, _CHANCES = 0.15, 6.0
 _LEAST = 0.3
 #: Mean correlation under the best hypothesis below which two files say nothing.
 _SILENT = 0.05
@@ -65,6 +67,7 @@ class Moves(Protocol):
 class _Class:
     """Slots and candidates of one shape with the correlation of each pair."""
 
+    shape: Shape
     slots: list[int]
     candidates: list[int]
     scores: Doubles
@@ -95,7 +98,8 @@ def _classes(problem: Problem, moves: Moves) -> list[_Class]:
         slots = [slot for slot, held in enumerate(problem.slots) if held == shape]
         candidates = [index for index, there in enumerate(problem.shapes) if there == shape]
         if slots and int(np.prod(shape)) >= _SHORT:
-            found.append(_Class(slots, candidates, _scores(slots, candidates, shape, moves)))
+            scores = _scores(slots, candidates, shape, moves)
+            found.append(_Class(shape, slots, candidates, scores))
     return found
 
 
@@ -150,15 +154,16 @@ def _proved(classes: list[_Class], consecutive: bool) -> dict[int, int]:
             others = np.concatenate(
                 [np.delete(one.scores[row], column), np.delete(one.scores[:, column], row), [0.0]]
             )
-            if _stands_out(own, float(others.max()), consecutive):
+            if _stands_out(own, float(others.max()), one.shape, consecutive):
                 found[slot] = one.candidates[column]
     return found
 
 
-def _stands_out(own: float, rival: float, consecutive: bool) -> bool:
+def _stands_out(own: float, rival: float, shape: Shape, consecutive: bool) -> bool:
     if consecutive:
         return own >= _PROVES and 1 - own <= _CLOSER * (1 - rival)
-    return own >= _LEAST and own - rival >= _LEAD
+    lead = max(_LEAD, _CHANCES / math.sqrt(min(math.prod(shape), _ELEMENTS)))
+    return len(shape) > 1 and own >= _LEAST and own - rival >= lead
 
 
 def _replayed(problem: Problem, moves: Moves, proofs: dict[int, int]) -> dict[int, int]:

@@ -158,13 +158,23 @@ def folded(vector: Floats, fold: Fold) -> Floats:
 def residual(x: Floats, y: Floats, limit: int) -> float | None:
     """Return ‖x − y‖/(‖x‖ + ‖y‖), or None where it says nothing.
 
-    Samples of different lengths are compared over the first ``limit`` elements, which both hold.
+    The larger one of the vectors as they are and without their means: a common sign (of weight
+    decay, say) must not pass for a balance.  Samples of different lengths are compared over the
+    first ``limit`` elements, which both hold.
     """
     if x.size != y.size:
         size = min(x.size, y.size, limit)
         x, y = x[:size], y[:size]
     if x.size < SHORTEST:
         return None
+    plain = _distance(x, y)
+    if plain is None or plain >= HOLDS:
+        return plain
+    centred = _distance(x - x.mean(), y - y.mean())
+    return None if centred is None else max(plain, centred)
+
+
+def _distance(x: Floats, y: Floats) -> float | None:
     total = math.sqrt(float(np.dot(x, x))) + math.sqrt(float(np.dot(y, y)))
     if not 0 < total < math.inf:
         return None

@@ -271,7 +271,7 @@ def _whole_classes(
     smallest = min(part.size for part in members)
     if len(members) < len(coded.groups) or smallest > min(group.size for group in coded.groups):
         return
-    for label, price, way in (("", 0.0, members), (", classes reversed", 1.0, members[::-1])):
+    for label, price, way in (("", 0.0, members), (", classes reversed", 0.4, members[::-1])):
         taken = _cover(coded.groups, [coded.parameters[part] for part in way])
         if taken is not None:
             chosen = np.concatenate([way[number] for number in taken])

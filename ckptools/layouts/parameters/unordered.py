@@ -8,7 +8,6 @@ by far (.02 to .2 against .5 and more for the best of the others), or nothing is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,26 +18,25 @@ from ckptools.layouts.parameters.relations import ALONE, HOLDS, MARGIN, SHORTEST
 from ckptools.layouts.parameters.values import Floats, Samples
 
 #: Pairs of states that are tried for one pair of weights, and in all.
-_PAIRS, _ALL_PAIRS = 100_000, 60_000_000
+_PAIRS, _ALL_PAIRS = 100_000, 200_000_000
+#: A kind of pair that stood out nowhere so often is tried no more.
+_TRIES = 8
 #: Ends of two neighbours that may balance.
 _ENDS = (("out", "in"), ("in", "out"), ("out", "out"), ("down", "up"), ("up", "down"))
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Two (or three) parameters with the slots that balance."""
+    """Two parameters with the slots that balance."""
 
-    members: tuple[tuple[int, int], ...]
+    members: tuple[tuple[int, int], tuple[int, int]]
     residual: float
     length: int
 
 
 def claims(problem: Problem, samples: Samples) -> dict[int, int]:
     """Return slot by candidate where relations settle it; contradicting claims cancel out."""
-    search = _Search(problem, samples)
-    settled = _settled(search.pairs())
-    norms = list(search.norms(settled))
-    return _settled([Claim(tuple(settled.items()), 0.0, 0), *norms])
+    return _settled(_Search(problem, samples).pairs())
 
 
 def _settled(found: list[Claim]) -> dict[int, int]:
@@ -83,6 +81,8 @@ class _Search:
             for distance, second in enumerate(units[place + 1 : place + 1 + WINDOW], 1):
                 for ends in _ENDS:
                     pattern = (kinds[place], kinds[place + distance], distance, ends)
+                    if tried[pattern] >= _TRIES and pattern not in found:
+                        continue
                     claim = self._pair(first, second, ends)
                     tried[pattern] += 1
                     if claim is not None:
@@ -103,7 +103,7 @@ class _Search:
         if x is None or y is None or x.shape[1] != y.shape[1] or x.shape[1] < SHORTEST:
             return None
         self._left -= len(own) * len(their)
-        residuals = _residuals(x, y)
+        residuals = np.maximum(_residuals(x, y), _residuals(_centred(x), _centred(y)))
         if own is their:
             np.fill_diagonal(residuals, np.inf)
         found = _standing_out(residuals)
@@ -128,53 +128,16 @@ class _Search:
             self._vectors[key] = np.stack(there) if whole else None
         return self._vectors[key]
 
-    def norms(self, settled: dict[int, int]) -> Iterator[Claim]:
-        """Yield gains and biases of norms whose readers are settled."""
-        for norm, readers in self._laws.norm_readers():
-            weights = [self._laws.units[unit].weight for unit in readers]
-            if not all(weight in settled for weight in weights):
-                continue
-            ends = [self._laws.ends.get(u, "in", settled) for u in readers]
-            there = [end for end in ends if end is not None]
-            whole = len(there) == len(readers)
-            claim = self._norm(norm, np.sum(there, axis=0)) if whole else None
-            if claim is not None and claim.residual < ALONE:
-                yield claim
-
-    def _norm(self, norm: int, total: Floats) -> Claim | None:
-        gain, bias = self._laws.units[norm].weight, self._laws.units[norm].bias
-        slots = self._slots_of(gain)
-        gains = self._products(gain, slots)
-        if gains is None or gains.shape[1] != total.size:
-            return None
-        if bias is None:
-            found = _standing_out(_residuals(gains, total[None]))
-            if found is None:
-                return None
-            return Claim(((gain, slots[found[0]]),), found[2], total.size)
-        biases = self._products(bias, slots)
-        if biases is None or len(slots) ** 2 > _PAIRS:
-            return None
-        sums = (gains[:, None, :] + biases[None, :, :]).reshape(-1, total.size)
-        residuals = _residuals(sums, total[None]).reshape(len(slots), len(slots))
-        np.fill_diagonal(residuals, np.inf)
-        found = _standing_out(residuals)
-        if found is None:
-            return None
-        members = ((gain, slots[found[0]]), (bias, slots[found[1]]))
-        return Claim(members, found[2], total.size)
-
-    def _products(self, candidate: int, slots: Sequence[int]) -> Floats | None:
-        rows = [self._laws.ends.product(candidate, slot) for slot in slots]
-        there = [row for row in rows if row is not None]
-        return np.stack(there) if there and len(there) == len(rows) else None
-
 
 def _believed(claim: Claim, alike: int, tried: int) -> bool:
     """Return whether a claim is no work of chance: most siblings make it, or it is close alone."""
     if tried > 1:
         return alike >= max(2, (tried + 1) // 2)
     return claim.residual < ALONE and claim.length >= 2 * SHORTEST
+
+
+def _centred(x: Floats) -> Floats:
+    return np.asarray(x - x.mean(axis=1, keepdims=True))
 
 
 def _residuals(x: Floats, y: Floats) -> Floats:
