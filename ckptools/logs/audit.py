@@ -55,7 +55,9 @@ class Audit:
     @property
     def shares(self) -> dict[str, float]:
         """Share of each term in the weighted auxiliary loss, the largest first."""
-        if self.entry is None or self.components is None or not self.entry.layers:
+        if self.entry is None or self.components is None or not self.components.unique:
+            return {}
+        if not self.entry.covers(self.components.weights):
             return {}
         weights = self.layers or (1.0,) * len(self.entry.layers)
         parts = {
@@ -107,7 +109,9 @@ def _with_counterfactuals(base: Audit, tables: Tables) -> Audit:
     """Return the audit with totals under other weights, where the weights are known."""
     entry, found = base.entry, base.components
     complete = found is not None and entry is not None and base.layers is not None
-    if not complete or entry is None or found is None or not entry.covers(found.weights):
+    if not complete or entry is None or found is None or not found.unique:
+        return base
+    if not entry.covers(found.weights):
         return base
     tried = tuple(
         Counterfactual(

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from array import array
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ckptools.logs.terms import meaning
 from ckptools.types.records import UNKNOWN, Log, Statement
 
 
 class _Names:
-    """Strings with the number each was first met under."""
+    """Names with the number each was first met under."""
 
     def __init__(self) -> None:
-        self.index: dict[str, int] = {}
+        self.index: dict[Any, int] = {}
 
-    def __call__(self, name: str) -> int:
+    def __call__(self, name: Any) -> int:
         return self.index.setdefault(name, len(self.index))
 
 
@@ -33,9 +37,9 @@ class Builder:
         self.formats: list[str] = []
         self.statements: list[Statement] = []
         self.not_read: list[str] = []
-        self._phases, self._keys, self._terms = _Names(), _Names(), _Names()
-        self._ints = {name: array("q") for name in _INTS}
-        self._floats = {name: array("d") for name in _FLOATS}
+        self._templates = _Names()
+        self._pieces = {name: array("q") for name in _PIECES}
+        self._epochs, self._values, self._units = array("d"), array("d"), array("d")
         self._row = self._rows = UNKNOWN
         self._segment = 0
         self._reached: dict[str, tuple[float, float]] = {}
@@ -92,25 +96,27 @@ class Builder:
 
     def add(self, key: str, value: float, unit: float = 0.0) -> None:
         """Add a value under the log's own key; ``unit`` is one unit of its last printed digit."""
-        means = meaning(key)
-        phase, epoch, iter, step = self._place
-        ints, floats = self._ints, self._floats
-        ints["run"].append(len(self.sources) - 1)
-        ints["segment"].append(self._segment)
-        ints["phase"].append(self._phases(means.phase or phase))
-        ints["iter"].append(iter)
-        ints["step"].append(step)
-        ints["layer"].append(UNKNOWN if means.layer is None else means.layer)
-        ints["term"].append(self._terms(means.term))
-        ints["key"].append(self._keys(key))
-        ints["row"].append(self._row)
-        floats["epoch"].append(epoch)
-        floats["value"].append(value)
-        floats["unit"].append(unit)
+        self.add_row((key,), (value,), (unit,))
 
     def add_text(self, key: str, text: str) -> None:
         """Add a value as it was printed, with the precision that its digits show."""
         self.add(key, float(text), printed_unit(text))
+
+    def add_row(
+        self, keys: tuple[str, ...], values: Iterable[float], units: Iterable[float] | None = None
+    ) -> None:
+        """Add the values of one entry; without ``units`` they are printed in full precision."""
+        phase, epoch, iter, step = self._place
+        pieces = self._pieces
+        pieces["run"].append(len(self.sources) - 1)
+        pieces["segment"].append(self._segment)
+        pieces["iter"].append(iter)
+        pieces["step"].append(step)
+        pieces["row"].append(self._row)
+        pieces["template"].append(self._templates((phase, keys)))
+        self._epochs.append(epoch)
+        self._values.extend(values)
+        self._units.extend(itertools.repeat(0.0, len(keys)) if units is None else units)
 
     def state(self, statement: Statement) -> None:
         """Note a statement."""
@@ -119,31 +125,58 @@ class Builder:
     @property
     def count(self) -> int:
         """Number of records so far."""
-        return len(self._floats["value"])
+        return len(self._values)
 
     def build(self) -> Log:
         """Return everything collected."""
-        narrow = ("run", "segment", "phase", "layer", "term", "key")
-        columns = {
-            name: np.array(column, dtype=np.int32 if name in narrow else np.int64)
-            for name, column in self._ints.items()
-        }
-        values = {name: np.array(column, np.float64) for name, column in self._floats.items()}
+        phases, keys, terms = _Names(), _Names(), _Names()
+        templates = [
+            _columns(phase, names, phases, keys, terms) for phase, names in self._templates.index
+        ]
+        order = np.array(self._pieces["template"], np.int64)
+        lengths = np.array([table.shape[1] for table in templates], np.int64)[order]
+        tables = [templates[index] for index in order]
+        wide = np.concatenate(tables, axis=1) if tables else np.empty((4, 0), np.int32)
+
+        def spread(column: array[int] | array[float], dtype: type) -> Any:
+            return np.repeat(np.array(column, dtype), lengths)
+
         return Log(
             sources=tuple(self.sources),
             formats=tuple(self.formats),
-            phases=tuple(self._phases.index),
-            keys=tuple(self._keys.index),
-            terms=tuple(self._terms.index),
+            phases=tuple(phases.index),
+            keys=tuple(keys.index),
+            terms=tuple(terms.index),
+            run=spread(self._pieces["run"], np.int32),
+            segment=spread(self._pieces["segment"], np.int32),
+            phase=wide[0],
+            epoch=spread(self._epochs, np.float64),
+            iter=spread(self._pieces["iter"], np.int64),
+            step=spread(self._pieces["step"], np.int64),
+            layer=wide[1],
+            term=wide[2],
+            value=np.array(self._values, np.float64),
+            key=wide[3],
+            unit=np.array(self._units, np.float64),
+            row=spread(self._pieces["row"], np.int64),
             statements=tuple(self.statements),
             not_read=tuple(self.not_read),
-            **columns,  # type: ignore[arg-type]
-            **values,  # type: ignore[arg-type]
         )
 
 
-_INTS = ("run", "segment", "phase", "iter", "step", "layer", "term", "key", "row")
-_FLOATS = ("epoch", "value", "unit")
+_PIECES = ("run", "segment", "iter", "step", "row", "template")
+
+
+def _columns(
+    phase: str, keys: tuple[str, ...], phases: _Names, names: _Names, terms: _Names
+) -> NDArray[np.int32]:
+    """Return phase, layer, term and key of each value that entries of one kind have."""
+    table = np.empty((4, len(keys)), np.int32)
+    for number, key in enumerate(keys):
+        means = meaning(key)
+        layer = UNKNOWN if means.layer is None else means.layer
+        table[:, number] = phases(means.phase or phase), layer, terms(means.term), names(key)
+    return table
 
 
 def printed_unit(text: str) -> float:

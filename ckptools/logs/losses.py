@@ -89,10 +89,11 @@ def recover(systems: Sequence[Equations]) -> Recovered | None:
     count, unknowns = joined.values.shape
     if not count or not unknowns or not np.all(np.isfinite(joined.values)):
         return None
-    if count >= unknowns and (fitted := _least_squares(joined)) is not None:
+    fitted = _least_squares(joined) if count > unknowns + 1 else None
+    if joined.fits(ones := np.ones(unknowns)):
+        return _recovered(joined, ones, "plain sum", [ones] if fitted else _search(joined) or None)
+    if fitted is not None:
         return fitted
-    if joined.fits(np.ones(unknowns)):
-        return _recovered(joined, np.ones(unknowns), "plain sum", _search(joined))
     found = _search(joined)
     return _recovered(joined, found[0], "simplest numbers", found) if found else None
 

@@ -9,10 +9,11 @@ from ckptools.types.records import Statement
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 EPOCH = re.compile(
-    r"(?:\bepoch|轮次)\s*[:#：]?\s*\[?\s*(\d+(?:\.\d+)?)|第\s*(\d+)\s*(?:轮|个?epoch)", re.I
+    r"(?:\bepoch|轮次)\s*[:#：]?\s*\[?\s*(\d{1,15}(?:\.\d{1,15})?)|第\s*(\d{1,15})\s*(?:轮|个?epoch)",
+    re.I,
 )
 
-_LIST = re.compile(r"\[((?:\s*\d*\.?\d+\s*,?)+)\](?:\s*[*×]\s*(\d+))?")
+_LIST = re.compile(r"\[((?:\s*\d*\.?\d+\s*,?)+)\](?:\s*[*×]\s*(\d{1,3}))?")
 _WEIGHT = re.compile(r"weight|权重", re.I)
 _CLIP = re.compile(
     r"(?:grad(?:ient)?[_ ]?clip\w*|clip[_ ]?(?:grad)?[_ ]?(?:norm)?|max_(?:grad_)?norm|梯度裁剪)"
@@ -21,10 +22,12 @@ _CLIP = re.compile(
 )
 _WARNINGS = re.compile(
     r"(?:梯度警告|(?:gradient|grad)[_ -]?(?:norm )?warnings?)"
-    r"[^\d\n,，;。]{0,24}?(\d[\d,]*)\s*(?!\.\d|%)",
+    r"[^\d\n,，;。]{0,24}?(\d[\d,]{0,15})\s*(?!\.\d|%)",
     re.I,
 )
-_STEPS = re.compile(r"(\d[\d,]*)\s*(?:training )?(?:steps\b|步)|total steps\W{0,3}(\d+)", re.I)
+_STEPS = re.compile(
+    r"(\d[\d,]{0,15})\s*(?:training )?(?:steps\b|步)|total steps\W{0,3}(\d{1,15})", re.I
+)
 _EXPECTED = re.compile(
     rf"(?:预期|目标|expect\w*|target|aim)[^\d\n]{{0,40}}?({NUMBER})\s*(?:-|–|~|to|到|至)\s*({NUMBER})",
     re.I,
@@ -34,7 +37,9 @@ _UNIFORM = re.compile(
     rf"\s*(?:of|:|：|=|at)?\s*({NUMBER})",
     re.I,
 )
-_LAST = re.compile(r"最后\s*(\d+|两|三)\s*层|last (\d+|two|three) (?:decoder )?layers", re.I)
+_LAST = re.compile(
+    r"最后\s*(\d{1,3}|两|三)\s*层|last (\d{1,3}|two|three) (?:decoder )?layers", re.I
+)
 _WORDS = {"两": 2, "三": 3, "two": 2, "three": 3}
 
 

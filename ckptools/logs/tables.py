@@ -55,14 +55,19 @@ class Tables:
         )
 
     def main_totals(self) -> Equations | None:
-        """Return total = Σ weight · main term, where an auxiliary total stands apart."""
-        terms = tuple(term for layer, term in self.columns if layer < 0 and is_loss(term))
+        """Return total = Σ weight · main term, where auxiliary losses have a total of their own.
+
+        Without one the layers are a part of the total, and each is a term of its own.
+        """
+        apart = self._column("aux_total") is not None
+        losses = [
+            column for column in self.columns if is_loss(column[1]) and (column[0] < 0 or not apart)
+        ]
         total = self._column("total")
-        if total is None or not terms:
+        if total is None or not losses:
             return None
-        return self._equations(
-            terms, [[self._index[UNKNOWN, term]] for term in terms], total, (1.0,)
-        )
+        names = tuple(term if layer < 0 else f"{term}.{layer}" for layer, term in losses)
+        return self._equations(names, [[self._index[one]] for one in losses], total, (1.0,))
 
     def aux_totals(self, weights: tuple[float, ...]) -> Equations | None:
         """Return aux total = Σ over terms of weight · (Σ layer weight · loss of the layer)."""
@@ -86,7 +91,10 @@ class Tables:
     ) -> Equations | None:
         """Return the equations of the entries that have everything."""
         factors = np.array(weights)
-        values = np.stack([self.values[:, some] @ factors for some in columns], axis=1)
+        logged = self.values
+        if self._column("aux_total") is None:  # a term that an entry lacks is no part of its sum
+            logged = np.nan_to_num(logged, nan=0.0, posinf=np.nan, neginf=np.nan)
+        values = np.stack([logged[:, some] @ factors for some in columns], axis=1)
         units = np.stack([self.units[:, some] @ np.abs(factors) for some in columns], axis=1)
         complete = np.isfinite(values).all(axis=1) & np.isfinite(self.values[:, total])
         rows = np.flatnonzero(complete)

@@ -8,11 +8,11 @@ from functools import lru_cache
 
 #: first match wins; ``n`` is the layer, ``a`` and ``b`` what stands around it
 _LAYERS = (
-    re.compile(r"(?P<a>.*?)(?:^|[._/])(?:d|s|layer[_.]?|第)(?P<n>\d+)(?:[层])?[._/](?P<b>.+)"),
-    re.compile(r"(?P<a>.+?)_aux_(?P<n>\d+)(?P<b>(?:_unscaled)?)$"),
-    re.compile(r"(?P<a>.+?_(?:dn|enc|cdn|interm))_(?P<n>\d+)(?P<b>(?:_unscaled)?)$"),
-    re.compile(r"(?P<a>(?:.*[._/])?loss_.+?)_(?P<n>\d+)(?P<b>(?:_unscaled)?)$"),
-    re.compile(r"(?P<a>[a-z_]+)\.(?P<n>\d+)(?P<b>)$"),
+    re.compile(r"(?P<a>.*?)(?:^|[._/])(?:d|s|layer[_.]?|第)(?P<n>\d{1,4})(?:[层])?[._/](?P<b>.+)"),
+    re.compile(r"(?P<a>.+?)_aux_(?P<n>\d{1,4})(?P<b>(?:_unscaled)?)$"),
+    re.compile(r"(?P<a>.+?_(?:dn|enc|cdn|interm))_(?P<n>\d{1,4})(?P<b>(?:_unscaled)?)$"),
+    re.compile(r"(?P<a>(?:.*[._/])?loss_.+?)_(?P<n>\d{1,4})(?P<b>(?:_unscaled)?)$"),
+    re.compile(r"(?P<a>[a-z_]+)\.(?P<n>\d{1,4})(?P<b>)$"),
 )
 _PHASES = (
     ("val", re.compile(r"^(?:val(?:id|idation)?|eval|验证)(?:集)?[_/.\s]*", re.I)),

@@ -28,11 +28,11 @@ _PAIR = re.compile(
     re.I,
 )
 _LAYER = re.compile(
-    r"^\W*(?:layer\s*|层\s*|第\s*(?=\d+\s*层))(\d+)\s*层?\s*[:：]?\s*(?=[A-Za-z\u4e00-\u9fff])",
+    r"^\W*(?:layer\s*|层\s*|第\s*(?=\d+\s*层))(\d{1,4})\s*层?\s*[:：]?\s*(?=[A-Za-z\u4e00-\u9fff])",
     re.I,
 )
-_STEP = re.compile(r"\b(?:global[_ ])?(?:step|iter(?:ation)?)\s*[:=#]?\s*\[?\s*(\d+)", re.I)
-_ITER = re.compile(r"\[\s*\d+(?:/\d+)?\s*\]\s*\[\s*(\d+)\s*/|\[\s*(\d+)/\d+ \(\d+%\)\]")
+_STEP = re.compile(r"\b(?:global[_ ])?(?:step|iter(?:ation)?)\s*[:=#]?\s*\[?\s*(\d{1,18})", re.I)
+_ITER = re.compile(r"\[\s*\d+(?:/\d+)?\s*\]\s*\[\s*(\d{1,18})\s*/|\[\s*(\d{1,18})/\d+ \(\d+%\)\]")
 #: what may stand before an epoch that holds on: nothing, a time, a word of the kind of line
 _BEFORE_EPOCH = re.compile(
     r"[^\w(（]*(?:\d[\d:,.\- T]*[^\w(（]+)?"

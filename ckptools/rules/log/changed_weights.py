@@ -44,8 +44,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         "aux_total",
         f"{split.before:.7g} ({before}) and {split.after:.7g} ({after}) carry different layer "
         f"weights (sum {sum(audit.layers_before):g} and {sum(audit.layers):g}): under the old ones "
-        f"{after} gives {split.under_old_weights:.2f}, so the model got {abs(model):.1%} {better} and the "
-        f"weights alone add {split.by_weights:+.1f}",
+        f"{after} gives {split.under_old_weights:.2f}, so the model got {abs(model):.1%} {better} "
+        f"and the weights alone add {split.by_weights:+.1f}",
         evidence={
             "under_old_weights": split.under_old_weights,
             "by_weights": split.by_weights,
