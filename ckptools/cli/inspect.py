@@ -32,6 +32,13 @@ from ckptools.types.blocks import Result
     metavar="FILE",
     help="Keep the measurements; later commands take the file in place of the checkpoint.",
 )
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="EARLIER",
+    help="Compare with an earlier checkpoint of the run, too; repeatable.",
+)
 @rule_options
 @output_options
 def command(

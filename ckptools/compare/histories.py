@@ -16,6 +16,7 @@ from ckptools.compare.bounds.premises import AdamPremises, from_settings
 from ckptools.compare.bounds.result import BoundResult, Values, merged
 from ckptools.compare.bounds.schedule import largest_rate
 from ckptools.compare.distances import Direction, Distance
+from ckptools.compare.targets import target_of
 from ckptools.errors import CkptoolsError
 from ckptools.sources.arrays import iter_chunks
 from ckptools.types.change import StateChange
@@ -99,12 +100,6 @@ def state_pairs(
                 pair = None
             premises = _premises(before, after, old, state, pair, rates.get(state.group))
             yield StatePair(index, position, target_of(after, state), state, old, premises, pair)
-
-
-def target_of(optimizer: OptimizerState, state: ParameterState) -> str:
-    """Return the parameter's name where it is known, else where the state lies in the file."""
-    known = state.name is not None and state.standing in ("sure", "by_order")
-    return str(state.name) if known else f"{optimizer.key}.state[{state.id}]"
 
 
 def _place(state: ParameterState) -> tuple[int, int]:

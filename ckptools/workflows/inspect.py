@@ -173,6 +173,7 @@ def inspect(
     fail_on: str = "error",
     shown: Shown | None = None,
     save_measures: str | Path | None = None,
+    against: Sequence[str | Path] = (),
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
@@ -189,6 +190,8 @@ def inspect(
     fail_on: the least severity that makes ``exit_code`` 1: error, warning, or never.
     shown: which rows the result shows.
     save_measures: keep the measurements in this file.
+    against: earlier checkpoints of the run to compare with; the nearest one is held against the
+        bounds of training.
     threads: for the measuring pass; by default as many as there are processors.
     progress: called with (bytes done, bytes in all).
 
@@ -209,6 +212,12 @@ def inspect(
     if measurements is not None and save_measures is not None:
         _save(measurements, checkpoint, save_measures)
     evidence = Evidence(checkpoint, measurements, checksums, limits=dict(limits or {}))
+    if not list_only:
+        from ckptools.workflows.history import with_history  # needs numpy, as measuring does
+
+        evidence = with_history(evidence, against)
+        assert evidence.checkpoint is not None
+        checkpoint = evidence.checkpoint
     judgement = judge(evidence, select=select, ignore=ignore, baseline=baseline)
     outcome = Outcome(
         judgement,

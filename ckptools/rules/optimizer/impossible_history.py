@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
-from ckptools.compare.bounds.result import BoundResult
 from ckptools.rules import advice
 from ckptools.rules.changes import (
     gathered,
@@ -22,7 +22,7 @@ from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 
 _BOUNDS = ("innovation", "decay")
-Hit = tuple[StateChange, list[BoundResult]]
+Hit = tuple[StateChange, list[Any]]
 
 
 @rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from ckptools.compare.targets import target_of
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import listed
@@ -61,8 +62,6 @@ def _odd(optimizer: OptimizerState) -> tuple[float, dict[float, list[str]]]:
     usual, most = counts.most_common(1)[0]
     if most < _MAJORITY * len(steps):
         return usual, {}
-    from ckptools.compare.histories import target_of  # numpy, which a listing does without
-
     odd: dict[float, list[str]] = {}
     for index, step in steps.items():
         if step != usual:
