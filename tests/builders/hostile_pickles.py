@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Callable
 
 TARGET = "ckptools_marker/touched"
 CODE = f"open({TARGET!r}, 'w').close()"
@@ -118,42 +119,6 @@ def colliding(count: int) -> bytes:
     return b"\x80\x02}(" + body + b"u."
 
 
-def costly() -> dict[str, bytes]:
-    """Return pickles that cost their reader time or memory unless it is careful."""
-    call = b"cbuiltins\nobject\n"
-    digits = b"9" * 10_000_000
-    return {
-        "lists in lists": b"\x80\x02" + b"]" * 500_000 + b"a" * 499_999 + b".",
-        "tuples in tuples": b"\x80\x02)" + b"\x85" * 1_000_000 + b".",
-        "dicts in dicts": b"\x80\x02" + b"}K\x01" * 300_000 + b"}" + b"s" * 300_000 + b".",
-        "calls in calls": b"\x80\x02" + call + b")R" * 500_000 + b".",
-        "states in states": b"\x80\x02" + (call + b")R") * 200_000 + b"b" * 199_999 + b".",
-        "tensors of a deep type": deep_tensor(),
-        "marks": b"\x80\x02" + b"(" * 5_000_000 + b".",
-        "two to the power of a million": b"\x80\x02N\x85" + b"2\x86" * 1_000_000 + b".",
-        "one hash": colliding(200_000),
-        "a memo index of two billion": b"\x80\x02Nr\xff\xff\xff\x7f.",
-        "two million memo entries": b"\x80\x04" + b"N\x94" * 2_000_000 + b".",
-        "twelve million values": b"\x80\x02" + b"N0" * 12_000_000 + b"N.",
-        "an integer of ten million digits": b"L" + digits + b"L\n.",
-        "a float of ten million digits": b"F" + digits + b"\n.",
-        "a buffer of 256 GiB": (
-            b"\x80\x02cbuiltins\nbytearray\n\x8a\x06" + (1 << 38).to_bytes(6, "little") + b"\x85R."
-        ),
-        "a text of 100 MB": b"\x80\x04\x8d" + struct.pack("<Q", 10**8) + b"x" * 10**8 + b".",
-        "a line of 50 MB": b"V" + b"x" * 50_000_000 + b"\n.",
-        "300,000 names": b"\x80\x02" + b"".join(b"cm%d\nn\n0" % i for i in range(300_000)) + b"N.",
-        "a million frames": b"\x80\x04" + (b"\x95" + bytes(8)) * 1_000_000 + b"N.",
-        "a long text a million times": (
-            b"\x80\x02](" + text("x" * 100_000) + b"q\x00" + b"h\x00" * 1_000_000 + b"e."
-        ),
-        "a dict that holds itself": b"\x80\x02}q\x00K\x01h\x00s.",
-        "a list that holds itself": b"\x80\x02]q\x00h\x00ah\x00a.",
-        "a tuple that holds itself": b"\x80\x02]q\x00h\x00\x85a.",
-        "200,000 pickles": pickle.dumps(None, 2) * 200_000,
-    }
-
-
 def deep_tensor() -> bytes:
     """Return tensors whose storage, sizes and wrapper are trees that text would not end."""
     tree = b"N\x85" + b"2\x86" * 100_000 + b"q\x00"
@@ -174,3 +139,62 @@ def deep_tensor() -> bytes:
         name + args.replace(b"h\x00", b"h\x01") + b"R0" for name, args in arguments.items()
     )
     return b"\x80\x02" + tree + calls + nodes + b"h\x00Q0h\x01Q."
+
+
+def _boxes(opcode: bytes, count: int) -> bytes:
+    """Return a list of ``count`` objects."""
+    return b"\x80\x02](" + opcode * count + b"e."
+
+
+_OBJECT = b"cbuiltins\nobject\n"
+_SHARED_LIST = b"](" + b"N" * 500_000 + b"eq\x00cbuiltins\nset\nq\x010"
+
+#: pickles that cost their reader time or memory unless it is careful, made when needed
+COSTLY: dict[str, Callable[[], bytes]] = {
+    "lists in lists": lambda: b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".",
+    "tuples in tuples": lambda: b"\x80\x02)" + b"\x85" * 500_000 + b".",
+    "dicts in dicts": lambda: b"\x80\x02" + b"}K\x01" * 100_000 + b"}" + b"s" * 100_000 + b".",
+    "calls in calls": lambda: b"\x80\x02" + _OBJECT + b")R" * 200_000 + b".",
+    "states in states": lambda: b"\x80\x02" + (_OBJECT + b")R") * 100_000 + b"b" * 99_999 + b".",
+    "tensors of a deep type": deep_tensor,
+    "marks": lambda: b"\x80\x02" + b"(" * 5_000_000 + b".",
+    "two to the power of half a million": lambda: b"\x80\x02N\x85" + b"2\x86" * 500_000 + b".",
+    "one hash": lambda: colliding(200_000),
+    "two million floats": lambda: _boxes(b"G" + bytes(8), 2_000_000),
+    "a million dicts": lambda: _boxes(b"}", 1_000_000),
+    "a million tuples": lambda: _boxes(b"N\x85", 1_000_000),
+    "more than fits": lambda: _boxes(b"]", 8_000_000),
+    "sets that share one list": lambda: (
+        b"\x80\x02" + _SHARED_LIST + b"](" + b"h\x01h\x00\x85R" * 3_000 + b"e."
+    ),
+    "a text encoded ten thousand times": lambda: (
+        b"\x80\x02"
+        + text("x" * 5_000_000)
+        + b"q\x00c_codecs\nencode\nq\x01"
+        + text("latin1")
+        + b"q\x02]("
+        + b"h\x01h\x00h\x02\x86R" * 10_000
+        + b"e."
+    ),
+    "a memo index of two billion": lambda: b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "a million memo entries": lambda: b"\x80\x04" + b"N\x94" * 1_000_000 + b".",
+    "opcodes beyond the limit": lambda: b"\x80\x02" + b"N0" * 12_000_000 + b"N.",
+    "an integer of ten million digits": lambda: b"L" + b"9" * 10_000_000 + b"L\n.",
+    "a float of ten million digits": lambda: b"F" + b"9" * 10_000_000 + b"\n.",
+    "a buffer of 256 GiB": lambda: (
+        b"\x80\x02cbuiltins\nbytearray\n\x8a\x06" + (1 << 38).to_bytes(6, "little") + b"\x85R."
+    ),
+    "a text of 100 MB": lambda: b"\x80\x04\x8d" + struct.pack("<Q", 10**8) + b"x" * 10**8 + b".",
+    "a line of 50 MB": lambda: b"V" + b"x" * 50_000_000 + b"\n.",
+    "200,000 names": lambda: (
+        b"\x80\x02" + b"".join(b"cm%d\nn\n0" % i for i in range(200_000)) + b"N."
+    ),
+    "a million frames": lambda: b"\x80\x04" + (b"\x95" + bytes(8)) * 1_000_000 + b"N.",
+    "a long text a million times": lambda: (
+        b"\x80\x02](" + text("x" * 100_000) + b"q\x00" + b"h\x00" * 1_000_000 + b"e."
+    ),
+    "a dict that holds itself": lambda: b"\x80\x02}q\x00K\x01h\x00s.",
+    "a list that holds itself": lambda: b"\x80\x02]q\x00h\x00ah\x00a.",
+    "a tuple that holds itself": lambda: b"\x80\x02]q\x00h\x00\x85a.",
+    "200,000 pickles": lambda: pickle.dumps(None, 2) * 200_000,
+}

@@ -1,11 +1,12 @@
 """Doing to a file what ``inspect`` does, and telling how it ended.
 
-Run as a program it examines one file by itself and prints the ending as JSON, so that time and
-memory can be limited from outside.
+Run as a program it examines files in a process of its own and prints how each ended as JSON, so
+that time and memory can be measured, and limited from outside.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -54,18 +55,26 @@ def examine(path: str) -> Ending:
 
 
 def _peak_mib() -> float:
-    """Return the most memory this process ever held; rusage would count its parent's, too."""
+    """Return the most memory this process held since the last reset."""
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def main(path: str) -> None:
-    """Examine one file and print the ending, seconds of CPU and the peak of memory in MiB."""
-    started = time.perf_counter()
-    ending = asdict(examine(path))
-    peak = _peak_mib()
-    print(json.dumps({**ending, "seconds": time.perf_counter() - started, "peak": peak}))
+def _reset_peak() -> None:
+    gc.collect()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def main(paths: list[str]) -> None:
+    """Examine files one after the other; print each ending with CPU seconds and peak MiB."""
+    for path in paths:
+        _reset_peak()
+        started = time.process_time()
+        ending = asdict(examine(path))
+        spent = {"seconds": time.process_time() - started, "peak": _peak_mib()}
+        print(json.dumps({**ending, **spent}), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

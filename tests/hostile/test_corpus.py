@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders import shared as beside
 from tests.builders.shared import shared
-from tests.hostile.conftest import SECONDS
+from tests.hostile.conftest import SECONDS, assert_bounded
 from tests.hostile.examining import examine
 
 INDEX = beside.ROOT / "data/hostile/index.tsv"
@@ -47,9 +47,14 @@ def test_a_refusal_or_an_inert_listing(row, marker):
 DOS = [row for row in ROWS if row["kind"] == "dos"]
 
 
-@pytest.mark.parametrize("row", DOS, ids=[row["file"] for row in DOS])
-def test_bounded_time_and_memory(row, examine_alone):
-    examine_alone(INDEX.parent / row["file"])
+@pytest.fixture(scope="module")
+def endings(examined_alone):
+    return examined_alone({row["file"]: INDEX.parent / row["file"] for row in DOS})
+
+
+@pytest.mark.parametrize("name", [row["file"] for row in DOS])
+def test_bounded_time_and_memory(name, endings):
+    assert_bounded(name, endings)
 
 
 FOLDERS = sorted({row["file"].split("/")[0] for row in ROWS if "/" in row["file"]})

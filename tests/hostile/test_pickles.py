@@ -5,13 +5,12 @@ import pickle
 
 import pytest
 
-from tests.builders.hostile_pickles import EXECUTING, SUSPICIOUS, costly
+from tests.builders.hostile_pickles import COSTLY, EXECUTING, SUSPICIOUS
 from tests.builders.legacy_files import legacy
 from tests.builders.tar_files import archive, members
 from tests.builders.zip_files import around
+from tests.hostile.conftest import assert_bounded
 from tests.hostile.examining import examine
-
-COSTLY = costly()
 
 WRAPPERS = {
     "bare": lambda data: data,
@@ -56,8 +55,11 @@ def test_the_suspicious_is_told(name, wrapper, marker, tmp_path):
     assert examine(str(path)).flagged
 
 
+@pytest.fixture(scope="module")
+def endings(examined_alone):
+    return examined_alone(COSTLY)
+
+
 @pytest.mark.parametrize("name", COSTLY)
-def test_time_and_memory_are_bounded(name, tmp_path, examine_alone):
-    path = tmp_path / "file"
-    path.write_bytes(COSTLY[name])
-    examine_alone(path)
+def test_time_and_memory_are_bounded(name, endings):
+    assert_bounded(name, endings)

@@ -9,6 +9,7 @@ import torch
 
 from ckptools.errors import CkptoolsError, OpenError, UnknownFormat
 from ckptools.formats import open_container
+from tests.hostile.conftest import assert_bounded
 from tests.hostile.examining import examine
 
 
@@ -82,25 +83,30 @@ def test_tiny_files(tmp_path, size, byte):
         open_container(str(path))
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        b"",
-        b"PK\x03\x04",
-        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
-        b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little"),
-        b"\x80\x02X\xff\xff\xff\x7f",
-        (1 << 40).to_bytes(8, "little") + b'{"w":',
-        b'{"weight_map": ',
-    ],
-)
-def test_a_huge_file_of_nothing_costs_nothing(tmp_path, head, examine_alone):
-    path = tmp_path / "sparse"
-    with path.open("wb") as file:
-        file.write(head)
-        file.truncate(1 << 41)
-    found = examine_alone(path)
-    assert found["error"] is not None
+HEADS = {
+    "nothing": b"",
+    "zip": b"PK\x03\x04",
+    "legacy": b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
+    "frame": b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little"),
+    "text": b"\x80\x02X\xff\xff\xff\x7f",
+    "safetensors": (1 << 40).to_bytes(8, "little") + b'{"w":',
+    "index": b'{"weight_map": ',
+}
+
+
+@pytest.fixture(scope="module")
+def giants(tmp_path_factory, examined_alone):
+    folder = tmp_path_factory.mktemp("giants")
+    for name, head in HEADS.items():
+        with (folder / name).open("wb") as file:
+            file.write(head)
+            file.truncate(1 << 41)
+    return examined_alone({name: folder / name for name in HEADS})
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_huge_file_of_nothing_costs_nothing(name, giants):
+    assert assert_bounded(name, giants)["error"] is not None
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
