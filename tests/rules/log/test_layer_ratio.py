@@ -8,7 +8,7 @@ from tests.builders.training_records import RECORD, changed, evidence_of, withou
 FIRES_ON = {"record": lambda: evidence_of(RECORD)}
 SILENT_ON = {
     "a healthy first layer": lambda: evidence_of(changed("pts=39.1078", "pts=11.1078")),
-    "no weights": lambda: evidence_of(without("loss_total")),
+    "no weights": lambda: evidence_of(without("loss_total", "loss_aux_total")),
 }
 
 
