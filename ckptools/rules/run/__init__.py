@@ -1,0 +1,1 @@
+"""RUN: whether a file would resume as if it had never stopped."""
