@@ -32,17 +32,13 @@ ISOLATED_SHARE = 1e-3
 class Ascending:
     """The finite bins of a histogram in the order of their values.
 
-    ``ends`` are the numbers of values in each bin and all below it.
+    ``ends`` are the numbers of values in each bin and all below it, ``total`` is the last of them.
     """
 
     codes: Codes
     counts: Counts
     ends: Counts
-
-    @property
-    def total(self) -> int:
-        """Number of finite values."""
-        return int(self.ends[-1]) if self.ends.size else 0
+    total: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,8 @@ class Histogram:
         finite = meaning.finite[codes]
         if not finite.all():
             codes, counts = codes[finite], counts[finite]
-        return Ascending(codes, counts, counts.cumsum())
+        ends = counts.cumsum()
+        return Ascending(codes, counts, ends, int(ends[-1]) if ends.size else 0)
 
     def count(self, flags: NDArray[np.bool_]) -> int:
         """Return how many values have a code that is flagged."""

@@ -22,8 +22,8 @@ from ckptools.stats.tally import Run, join, statistics
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.measurements import Measurements, SlotMeasures, Spectrum, Statistics
 
-#: jobs below this size are not worth a second thread
-THREADED_ABOVE = 4 << 20
+#: below so many bytes most of the time goes into many small tensors, where threads only queue
+THREADED_ABOVE = 64 << 20
 
 Progress = Callable[[int, int], None]
 
