@@ -67,7 +67,7 @@ class Answer:
 
 def decide(problem: Problem, places: Sequence[Place], values: Values | None) -> Answer:
     """Return the best answer; without ``values`` shapes and orders alone decide."""
-    samples = None if values is None else Samples(values, problem.shapes)
+    samples = None if values is None else Samples(values, problem)
     chosen, doubtful, weighed = _choose(problem, hypotheses(problem, places), samples)
     answer = Answer([None] * len(problem.slots), ["unknown"] * len(problem.slots))
     if chosen is not None:

@@ -21,6 +21,9 @@ _Lines = tuple[Floats, Floats]
 class Ends:
     """Vectors of every unit, with the states that ``owner`` (slot by candidate) gives it.
 
+    With coupled weight decay a running mean holds gradients and a part of the weight; ``decayed``
+    leaves that part in.
+
     ``out`` and ``in`` are the row and column sums of W∘M (``out`` with the bias), ``norm`` is
     γ∘m_γ + β∘m_β, ``query``, ``key``, ``third`` and ``half`` are parts of a fused projection's
     ``out``, ``down`` and ``up`` the small matrices of LoRA.
@@ -32,11 +35,13 @@ class Ends:
         shapes: Sequence[Shape],
         units: Sequence[Unit],
         owner: Sequence[int | None],
+        decayed: bool = False,
     ) -> None:
         self._samples = samples
         self._shapes = shapes
         self._units = units
         self._owner = owner
+        self._decayed = decayed
         self._kept: dict[tuple[int, str], Floats | None] = {}
 
     @property
@@ -134,7 +139,7 @@ class Ends:
         m = self._samples.first(slot)
         if w is None or m is None or w[0].shape != m[0].shape or w[1].shape != m[1].shape:
             return None
-        decay = self._samples.decay(slot)
+        decay = 0.0 if self._decayed else self._samples.decay(slot)
         return (m[0] - decay * w[0], m[1] - decay * w[1]) if decay else m
 
     def _with_bias(

@@ -79,6 +79,9 @@ class Laws:
     ) -> None:
         self.units = units(names, shapes)
         self.ends = Ends(samples, shapes, self.units, owner)
+        self.variants = [self.ends]
+        if samples.coupled:
+            self.variants.append(Ends(samples, shapes, self.units, owner, True))
         self._shapes = shapes
         self._owner = owner
         self._templates: dict[tuple[object, ...], list[_Template]] = {}
@@ -143,8 +146,25 @@ class Laws:
         changed = instead or {}
         if not relation.right:
             return self.ends.vanishing(relation.left[0].unit, changed)
-        x, y = self.ends.side(relation.left, changed), self.ends.side(relation.right, changed)
-        return None if x is None or y is None else residual(x, y, self.ends.limit)
+        return self._worst(relation, changed, {})
+
+    def _worst(
+        self, relation: Relation, instead: Mapping[int, int], weights: Mapping[int, int]
+    ) -> float | None:
+        """Return the residual, with coupled decay the larger one of without and with it.
+
+        Decay alone balances: it makes rows of a writer and columns of its reader equally long, so
+        a weight's own decay, taken out of a stranger's running mean, would look like a balance.
+        """
+        found: list[float] = []
+        for ends in self.variants:
+            x = ends.side(relation.left, instead, weights)
+            y = ends.side(relation.right, instead, weights)
+            one = None if x is None or y is None else residual(x, y, ends.limit)
+            if one is None:
+                return None
+            found.append(one)
+        return max(found)
 
     def proves(self, relation: Relation, candidate: int, rivals: Sequence[int]) -> bool:
         """Return whether other states in place of the one at ``candidate`` break the relation.
@@ -173,9 +193,7 @@ class Laws:
             weights = {unit.weight: other.weight}
             if unit.bias is not None and other.bias is not None:
                 weights[unit.bias] = other.bias
-            x = self.ends.side(relation.left, {}, weights)
-            y = self.ends.side(relation.right, {})
-            found = None if x is None or y is None else residual(x, y, self.ends.limit)
+            found = self._worst(relation, {}, weights)
             if found is not None and found < limit:
                 return False
         return True

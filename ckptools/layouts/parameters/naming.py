@@ -189,7 +189,7 @@ def balances(optimizer: OptimizerState, weights: WeightSet) -> list[Balance]:
     asked, candidates = problem(optimizer, weights)
     position = {tensor.name: index for index, tensor in enumerate(candidates)}
     chosen = [position.get(s.name) if s.name else None for s in optimizer.states]
-    samples = Samples(FileValues(optimizer, candidates), asked.shapes)
+    samples = Samples(FileValues(optimizer, candidates), asked)
     laws = laws_of(asked, chosen, samples)
     found = []
     for pattern in patterns(laws):

@@ -64,7 +64,7 @@ class _Search:
         for slot, shape in enumerate(problem.slots):
             if shape is not None:
                 self._slots.setdefault(shape, []).append(slot)
-        self._vectors: dict[tuple[int, str], Floats | None] = {}
+        self._vectors: dict[tuple[int, int, str], Floats | None] = {}
         self._left = _ALL_PAIRS
 
     def pairs(self) -> list[Claim]:
@@ -99,30 +99,34 @@ class _Search:
         own, their = self._slots_of(one), self._slots_of(other)
         if len(own) * len(their) > min(_PAIRS, self._left):
             return None
-        x, y = self._all(first, ends[0]), self._all(second, ends[1])
-        if x is None or y is None or x.shape[1] != y.shape[1] or x.shape[1] < SHORTEST:
-            return None
+        residuals, length = None, 0
+        for variant in range(len(self._laws.variants)):
+            x, y = self._all(variant, first, ends[0]), self._all(variant, second, ends[1])
+            if x is None or y is None or x.shape[1] != y.shape[1] or x.shape[1] < SHORTEST:
+                return None
+            worst = np.maximum(_residuals(x, y), _residuals(_centred(x), _centred(y)))
+            residuals = worst if residuals is None else np.maximum(residuals, worst)
+            length = x.shape[1]
+        assert residuals is not None
         self._left -= len(own) * len(their)
-        residuals = np.maximum(_residuals(x, y), _residuals(_centred(x), _centred(y)))
         if own is their:
             np.fill_diagonal(residuals, np.inf)
         found = _standing_out(residuals)
         if found is None:
             return None
         row, column, residual = found
-        return Claim(((one, own[row]), (other, their[column])), residual, x.shape[1])
+        return Claim(((one, own[row]), (other, their[column])), residual, length)
 
     def _slots_of(self, candidate: int) -> list[int]:
         return self._slots.get(self._problem.shapes[candidate], [])
 
-    def _all(self, unit: int, end: str) -> Floats | None:
+    def _all(self, variant: int, unit: int, end: str) -> Floats | None:
         """Return one vector of a unit for every state that could be its."""
-        key = (unit, end)
+        key = (variant, unit, end)
         if key not in self._vectors:
             weight = self._laws.units[unit].weight
-            rows = [
-                self._laws.ends.get(unit, end, {weight: slot}) for slot in self._slots_of(weight)
-            ]
+            ends, slots = self._laws.variants[variant], self._slots_of(weight)
+            rows = [ends.get(unit, end, {weight: slot}) for slot in slots]
             there = [row for row in rows if row is not None]
             whole = bool(rows) and len(there) == len(rows)
             self._vectors[key] = np.stack(there) if whole else None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.errors import CorruptFile, MeasureError
-from ckptools.layouts.parameters.problem import FIRST, SECOND
+from ckptools.layouts.parameters.problem import FIRST, SECOND, Problem
 from ckptools.sources.arrays import read_array
 from ckptools.types.checkpoint import NamedTensor, OptimizerState
 from ckptools.types.tensor import TensorRef
@@ -97,8 +97,11 @@ class Samples:
     are sampled alike; the first of each third where an axis holds three parts.
     """
 
-    def __init__(self, values: Values, shapes: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, values: Values, asked: Problem) -> None:
         self._values = values
+        shapes = asked.shapes
+        #: Whether any running mean holds weight decay beside gradients.
+        self.coupled = any(values.decay(slot) for slot in range(len(asked.slots)))
         self.limit = _sample_size(shapes)
         self._kept: dict[tuple[str, int], tuple[Floats, Floats] | None] = {}
         self._profiles: dict[int, tuple[Floats | None, Floats | None] | None] = {}

@@ -7,9 +7,8 @@ import torch
 
 from tests.builders.small_models import Snapshot, train
 
-#: Snapshots ten steps apart and one step apart.
-KEEP = (70, 79, 80)
-TRAINED = ("gpt", "llama", "cnn", "lora", "lstm", "mlp")
+#: The last step of each; snapshots are ten steps and one step before it, too.
+TRAINED = {"gpt": 80, "llama": 80, "cnn": 220, "lora": 80, "lstm": 80, "mlp": 80}
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +16,7 @@ def histories() -> dict[str, list[Snapshot]]:
     """Return three snapshots of every model."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    found = {kind: train(kind, KEEP) for kind in TRAINED}
+    found = {kind: train(kind, (last - 10, last - 1, last)) for kind, last in TRAINED.items()}
     torch.set_num_threads(threads)
     return found
 
