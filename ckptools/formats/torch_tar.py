@@ -22,12 +22,12 @@ from ckptools.formats.storage_references import STORAGE_TYPES
 from ckptools.formats.tar_members import Member, looks_like_tar, read_members
 from ckptools.formats.tensors import outside, recognise
 from ckptools.formats.uses import dangerous_names, merged
-from ckptools.formats.view_budget import limit_views
+from ckptools.formats.view_budget import ViewBudget
 from ckptools.formats.zip_directory import LOCAL
 from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
-from ckptools.types.tree import Global, Instance, Persistent
+from ckptools.types.tree import Global, Persistent
 
 #: in the order in which torch reads them
 MEMBERS = ("storages", "tensors", "pickle")
@@ -129,7 +129,7 @@ class _Archive:
     members: dict[str, Member]
     faults: FaultList
     globals: list[GlobalUse] = field(default_factory=list)
-    objects: dict[int, _Typed | Instance] = field(default_factory=dict)
+    objects: dict[int, _Typed | TensorRef] = field(default_factory=dict)
     position: int = 0
     end: int = 0
 
@@ -237,14 +237,16 @@ class _Archive:
         """Find every tensor's shape, strides and offset."""
         self.enter("tensors")
         for _ in range(self.count("the number of tensors")):
-            key, storage_key, kind = self.fields("a tensor")
+            key, storage_key, _ = self.fields("a tensor")
             typed = self.objects.get(storage_key) if type(storage_key) is int else None
             if not isinstance(typed, _Typed):
                 raise self.fail(f"tensor {key} is of no storage")
-            self.objects[key] = Instance(kind, via="PERSID", value=self._tensor(key, typed))
-        limit_views(
-            (one for one in self.objects.values() if isinstance(one, Instance)), self.faults
-        )
+            self.objects[key] = self._tensor(key, typed)
+        budget = ViewBudget(one for one in self.objects.values() if isinstance(one, TensorRef))
+        for key, one in self.objects.items():
+            if isinstance(one, TensorRef):
+                self.objects[key] = budget.limited(one)
+        budget.report(self.faults)
 
     def _tensor(self, key: int, typed: _Typed) -> TensorRef:
         """Return the tensor whose sizes stand at the present position."""
@@ -285,7 +287,7 @@ class _Archive:
             is_class = len(pid) == 3 and type(pid[0]) is Global
             return pid[0] if is_class else Persistent(pid)
         found = self.objects.get(self._key(pid))
-        return found if isinstance(found, Instance) else Persistent(pid)
+        return found if isinstance(found, TensorRef) else Persistent(pid)
 
     @staticmethod
     def _key(pid: Any) -> int:

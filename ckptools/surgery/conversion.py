@@ -16,10 +16,10 @@ from ckptools.surgery import safetensors_writer, torch_writer
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.plan import TensorChange
 from ckptools.types.tensor import TensorRef
-from ckptools.types.tree import Instance, Pairs
+from ckptools.types.tree import Pairs, unwrap
 
 #: formats whose tree is written as it stands; of the others the weights are carried
-_WHOLE_TREE = frozenset({"torch-zip", "torch-legacy", "torch-tar", "pickle"})
+_WHOLE_TREE = frozenset({"torch-zip", "torch-legacy", "torch-tar", "bare-pickle"})
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ def whole_tree(root: Any, path: str) -> dict[str, TensorRef]:
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, Instance) and isinstance(node.value, TensorRef):
-            ref = node.value
+        ref = unwrap(node)
+        if isinstance(ref, TensorRef):
             if ref.storage is not None and not ref.storage.whole:
                 raise OperationError(
                     "some tensors are cut off",

@@ -17,6 +17,7 @@ from ckptools.sources import open_source
 from ckptools.sources.arrays import read_array
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import entries, unwrap
+from ckptools.workflows.convert import convert
 from tests.builders.legacy_files import saved
 from tests.builders.tar_files import small
 
@@ -93,3 +94,9 @@ class TestEveryFormat:
 
     def test_nothing_dangerous_is_named(self, name, example):
         assert {use.grade for use in open_container(example).globals} <= {"known"}
+
+    def test_it_becomes_a_file_that_torch_reads(self, name, example, tmp_path):
+        convert(example, tmp_path / "new.pth", to="torch-zip")
+        theirs = torch.load(tmp_path / "new.pth", weights_only=name != "bare-pickle")
+        for key, array in VALUES.items():
+            np.testing.assert_array_equal(np.asarray(theirs[key]), array)
