@@ -89,9 +89,24 @@ def optimizer_node(checkpoint: Checkpoint, optimizer: OptimizerState) -> Any:
 def state_node(optimizer: Any, state: ParameterState) -> Any:
     """Return the mapping of one parameter's state, or None where the file has none."""
     try:
-        return child(child(optimizer, "state"), state.id)
+        states = child(optimizer, "state")
     except KeyError:
         return None
+    return _Index.of(states).get(state.id)
+
+
+class _Index:
+    """The entries of one mapping node by plain key, made once for all parameters."""
+
+    last: tuple[Any, dict[Any, Any]] = (None, {})
+
+    @classmethod
+    def of(cls, node: Any) -> dict[Any, Any]:
+        """Return the entries of ``node``; the last node asked for is remembered."""
+        if cls.last[0] is not node:
+            plain = ((k, v) for k, v in entries(node) or [] if isinstance(k, (str, int)))
+            cls.last = (node, dict(plain))
+        return cls.last[1]
 
 
 def group_node(optimizer: Any, index: int) -> Any:

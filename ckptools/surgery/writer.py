@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,18 +92,21 @@ def apply(checkpoint: Checkpoint, edits: Edits, target: Target) -> Written:
     stamp = _stamp(source)
     plan = plan_of(container, edits, target.path.stem)
     moved: list[Moved] = []
+    hashes: list[Future[str]] = []
 
     def verify(path: Path) -> None:
+        hashes.append(pool.submit(undo.sha256, path))
+        plan.check(path)
+        hashes[-1].result()
         if _stamp(source) != stamp:
             raise CorruptFile("changed while it was read", where=str(source), next="try again")
-        plan.check(path)
 
-    with ThreadPoolExecutor(1) as pool:
-        hashed = pool.submit(undo.sha256, source)
+    with ThreadPoolExecutor(2) as pool:  # hashing goes on beside writing and checking
+        hashes.append(pool.submit(undo.sha256, source))
         with new_file(target, size=plan.size, like=source, verify=verify) as file:
             moved += plan.write(file)
-        output = undo.sha256(target.real)
-    return Written(hashed.result(), output, tuple(moved))
+            hashes[0].result()
+    return Written(hashes[0].result(), hashes[-1].result(), tuple(moved))
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ckptools import layouts
-from ckptools.errors import InvalidParameter, OperationError, WriteError
+from ckptools.errors import InvalidParameter, OperationError, WouldOverwrite, WriteError
 from ckptools.sources.arrays import read_array
 from ckptools.surgery import recipe as recipes
 from ckptools.surgery import segments, writer
@@ -62,10 +62,11 @@ def operate(
     target = _target(planned.checkpoint, name, output, force=force, in_place=in_place)
     if dry_run:
         return _receipt(name, [planned], source, target)
-    with _kept(Path(source), in_place) as old:
+    notes = _notes_of(target, in_place)
+    with _kept(Path(source), in_place) as old, _all_or_nothing(target, notes):
         result = writer.apply(planned.checkpoint, planned.edits, target)
-        undo_file = _save_undo(old, target, [result])
-    return _finished(_receipt(name, [planned], source, target), target, [result], undo_file)
+        _save_undo(old, target, [result], notes)
+        return _finished(_receipt(name, [planned], source, target), [result], notes)
 
 
 def recipe(
@@ -95,12 +96,13 @@ def recipe(
             planned = [one for one, _ in _chain(steps, Path(source), Path(folder), None)]
         return _receipt("recipe", planned, source, target)
     between = tempfile.TemporaryDirectory(prefix=".ckptools.", dir=target.real.parent)
-    with _kept(Path(source), in_place) as old, between as folder:
+    notes = _notes_of(target, in_place)
+    with _kept(Path(source), in_place) as old, _all_or_nothing(target, notes), between as folder:
         done = list(_chain(steps, Path(source), Path(folder), target))
         results = [result for _, result in done if result is not None]
-        undo_file = _save_undo(old, target, results)
-    receipt = _receipt("recipe", [one for one, _ in done], source, target)
-    return _finished(receipt, target, results, undo_file)
+        _save_undo(old, target, results, notes)
+        receipt = _receipt("recipe", [one for one, _ in done], source, target)
+        return _finished(receipt, results, notes)
 
 
 # -- planning --------------------------------------------------------------------------------
@@ -240,29 +242,33 @@ def _chain(
         path = target.path
 
 
-def _save_undo(old: Path, target: Target, results: Sequence[writer.Written]) -> Path:
+def _notes_of(target: Target, in_place: bool) -> Path:
+    """Return the path whose ``.undo`` and ``.receipt.json`` belong to this run.
+
+    It is the output's, but what earlier runs in place left beside the file is never replaced:
+    one way back leads to the next.
+    """
+    path, number = target.path, 1
+    while in_place and path.with_suffix(".undo").exists():
+        number += 1
+        path = target.path.with_name(f"{target.path.stem}.{number}{target.path.suffix}")
+    return path
+
+
+def _save_undo(old: Path, target: Target, results: Sequence[writer.Written], notes: Path) -> None:
     """Write the undo file that leads from the output back over all steps."""
     moved = results[0].moved
     for result in results[1:]:
         moved = tuple(segments.through(moved, result.moved))
-    undo_file = target.path.with_suffix(".undo")
-    try:
-        way_back.save(
-            Target(undo_file, force=True),
-            {"path": str(old), "sha256": results[0].source},
-            {"path": str(target.path), "sha256": results[-1].output},
-            moved,
-        )
-    except BaseException:
-        if not target.force:  # nobody's file was there before
-            target.path.unlink()
-        raise
-    return undo_file
+    way_back.save(
+        Target(notes.with_suffix(".undo"), force=True),
+        {"path": str(old), "sha256": results[0].source},
+        {"path": str(target.path), "sha256": results[-1].output},
+        moved,
+    )
 
 
-def _finished(
-    receipt: Receipt, target: Target, results: Sequence[writer.Written], undo_file: Path
-) -> Receipt:
+def _finished(receipt: Receipt, results: Sequence[writer.Written], notes: Path) -> Receipt:
     """Complete a receipt and write it beside the output."""
     receipt = replace(
         receipt,
@@ -270,9 +276,9 @@ def _finished(
         output={**receipt.output, "sha256": results[-1].output},
         verified=True,
         dry_run=False,
-        undo=str(undo_file),
+        undo=str(notes.with_suffix(".undo")),
     )
-    write_receipt(receipt, target)
+    write_receipt(receipt, Target(notes))
     return receipt
 
 
@@ -287,12 +293,32 @@ def _kept(source: Path, in_place: bool) -> Iterator[Path]:
         return
     kept = source.with_name(f".{source.name}.before")
     _make_kept(source, kept)
+    done = False
     try:
         yield kept
-    except BaseException:
-        kept.replace(source)
+        done = True
+    finally:
+        # renaming one link of a file to another does nothing
+        if done or kept.samefile(source):
+            kept.unlink()
+        else:
+            kept.replace(source)
+
+
+@contextlib.contextmanager
+def _all_or_nothing(target: Target, notes: Path) -> Iterator[None]:
+    """Take back the output, its undo file and its receipt when one of them cannot be written."""
+    made = [target.path, notes.with_suffix(".undo"), notes.with_suffix(".receipt.json")]
+    new = [path for path in made if not os.path.lexists(path)]
+    try:
+        yield
+        new = []
+    except WouldOverwrite:
+        new = []  # what is there now is somebody else's
         raise
-    kept.unlink()
+    finally:
+        for path in new:
+            path.unlink(missing_ok=True)
 
 
 def _make_kept(source: Path, kept: Path) -> None:

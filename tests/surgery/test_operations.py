@@ -183,6 +183,19 @@ def test_in_place_keeps_the_way_back(name: str, files: Path, tmp_path: Path) -> 
     assert sha(mine) == sha(source)
 
 
+def test_in_place_twice_leads_back_twice(files: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.pth"
+    mine.write_bytes((files / "epoch_3.pth").read_bytes())
+    states = [sha(mine)]
+    for seed in range(3):
+        operate("reset", mine, module="layers.1", seed=seed, in_place=True)
+        states.append(sha(mine))
+    for name in ("mine.3", "mine.2", "mine"):
+        states.pop()
+        undo(tmp_path / f"{name}.receipt.json", force=True)
+        assert sha(mine) == states[-1]
+
+
 @EVERY
 def test_the_documentation_names_every_option(name: str) -> None:
     operation = operations.get(name)
