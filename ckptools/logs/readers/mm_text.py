@@ -38,51 +38,58 @@ class MmText:
 
     def read(self, path: Path, builder: Builder) -> None:
         """Read line by line."""
-        units: dict[tuple[str, ...], tuple[float, ...]] = {}
+        kinds: Kinds = {}
         for line in lines(path):
             if "[" in line and (match := _ENTRY.search(line)) is not None:
-                _take(line, match, builder, units)
+                _take(line, match, builder, kinds)
 
 
-def _take(
-    line: str,
-    match: re.Match[str],
-    builder: Builder,
-    units: dict[tuple[str, ...], tuple[float, ...]],
-) -> None:
-    """Add the values of one line; the formats are fixed, so digits are counted once a kind."""
-    keys, texts = _pairs(line[match.end() :])
+#: words before the numbers of a line -> keys and units; the formats are fixed, so both are
+#: worked out once for each kind of line
+Kinds = dict[tuple[str, ...], tuple[tuple[str, ...], tuple[float, ...]]]
+
+
+def _take(line: str, match: re.Match[str], builder: Builder, kinds: Kinds) -> None:
+    """Add the values of one line."""
+    keys, values, units = _values(line[match.end() :], kinds)
     phase = match["phase"] or "train"
     if not keys or (phase != "train" and _TIMING.issuperset(keys)):
         return  # a progress line of the validation
-    if keys not in units:
-        units[keys] = tuple(map(printed_unit, texts))
     first, second = int(match["a"]), match["b"]
     if match["unit"] == "Iter":
         builder.entry(phase=phase, iter=first)
     else:
         within = int(second) if second and phase == "train" else None
         builder.entry(phase=phase, epoch=first, iter=within)
-    builder.add_row(keys, map(float, texts), units[keys])
+    builder.add_row(keys, values, units)
 
 
-def _pairs(text: str) -> tuple[tuple[str, ...], list[str]]:
-    """Return keys and numbers; the usual line is split, a stranger one searched."""
-    words = _ETA.sub("", text, count=1).replace(",", " ").split()
-    keys, numbers = words[::2], words[1::2]
-    if len(keys) == len(numbers) and all(map(_ends_in_colon, keys)):
-        try:
-            list(map(float, numbers))
-        except ValueError:
-            pass
-        else:
-            return tuple([key[:-1] for key in keys]), numbers
+def _values(text: str, kinds: Kinds) -> tuple[tuple[str, ...], list[float], tuple[float, ...]]:
+    """Return keys, numbers and units; the usual line is split, a stranger one searched."""
+    if "eta: " in text:
+        text = _ETA.sub("", text, count=1)
+    words = text.replace(",", " ").split()
+    names, numbers = tuple(words[::2]), words[1::2]
+    try:
+        values = list(map(float, numbers))
+    except ValueError:
+        return _searched(text)
+    if names not in kinds:
+        if len(names) != len(numbers) or not all(name.endswith(":") for name in names):
+            return _searched(text)
+        keys = tuple(name.removesuffix(":") for name in names)
+        kinds[names] = keys, tuple(map(printed_unit, numbers))
+    return kinds[names][0], values, kinds[names][1]
+
+
+def _searched(text: str) -> tuple[tuple[str, ...], list[float], tuple[float, ...]]:
+    """Return keys, numbers and units wherever they stand."""
     found = [pair for pair in _PAIR.findall(text) if pair[0] != "eta"]
-    return tuple(key for key, _ in found), [number for _, number in found]
-
-
-def _ends_in_colon(word: str) -> bool:
-    return word[-1] == ":"
+    return (
+        tuple(key for key, _ in found),
+        [float(number) for _, number in found],
+        tuple(printed_unit(number) for _, number in found),
+    )
 
 
 readers.add("mm-text", MmText())

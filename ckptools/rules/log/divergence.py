@@ -1,0 +1,53 @@
+"""LOG202: a loss leaves its level for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.logs.audit import Audit
+from ckptools.logs.trends import divergence, series_of
+from ckptools.rules.advice import command
+from ckptools.rules.log.place import place
+from ckptools.rules.registry import found, rule
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+
+_WATCHED = ("total", "aux_total")
+
+
+@rule("LOG202", "divergence", severity="warning", confidence="hint", needs=("log",), limit=3.0)
+def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
+    """A total training loss rises far above its lowest level and stays there.
+
+    What it means
+        The limit is the factor between the median of the last tenth of a segment and the lowest
+        median of a stretch of that length before it. The onset is where it last crossed half of
+        the way.
+
+    Why it matters
+        What happened at the onset is in the checkpoint after it and not in the one before it.
+
+    False alarms
+        Not yet measured; hint. Loss weights that grow by schedule, and data that gets harder.
+        Single terms are not judged: some grow while a detector gets better.
+
+    What to do
+        Resume from the checkpoint before the onset.
+
+    References
+        Design of the arithmetic: ckptools/logs/trends.py.
+    """
+    audit: Audit = evidence.log
+    for series in series_of(audit.log):
+        onset = divergence(series.values, limit) if series.term in _WATCHED else None
+        if onset is None:
+            continue
+        record = audit.log[int(series.index[onset])]
+        yield found(
+            series.name,
+            f"rises from about {series.values[:onset].min():.4g} to {series.values[-1]:.4g} and "
+            f"stays there, since {place(record)}",
+            evidence={"onset": onset, "values": len(series.values)},
+            limit=limit,
+            advice=command("timeline", "."),
+        )
