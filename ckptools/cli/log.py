@@ -18,7 +18,7 @@ from ckptools.types.blocks import Result
     "--card",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="TOML",
-    help="A run card: weights, clip, learning rates and plans that the log leaves out.",
+    help="A run card: weights, clip and plans that the log leaves out.",
 )
 @rule_options
 @output_options
@@ -33,7 +33,7 @@ def command(
     """Audit the training logs FILES: loss weights, counterfactuals, gradients, layers.
 
     The kind of log is told by its content: free text in English or Chinese, mmcv and mmengine
-    text and JSON, DETR log.txt, trainer_state.json, JSONL and CSV.
+    text and JSON, DETR log.txt, trainer_state.json, JSONL, CSV and TensorBoard event files.
 
     \b
     Examples:

@@ -8,8 +8,6 @@
     [layers]               # auxiliary weights of each layer
     before = [0.1, 0.2, 0.3]
     now = [0.5, 0.5, 0.5]
-    [rates]                # planned learning rates by group
-    decoder = 1e-4
     [[plan]]
     name = "A"
     layers = [0.1, 0.1, 0.1]
@@ -25,7 +23,7 @@ from typing import Any
 
 from ckptools.errors import SettingsError
 
-_KEYS = {"clip", "weights", "layers", "rates", "plan"}
+_KEYS = {"clip", "weights", "layers", "plan"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,6 @@ class Card:
     weights: dict[str, float] = field(default_factory=dict)
     now: tuple[float, ...] | None = None
     before: tuple[float, ...] | None = None
-    rates: dict[str, float] = field(default_factory=dict)
     plans: tuple[Plan, ...] = ()
 
 
@@ -74,7 +71,6 @@ def _card(table: dict[str, Any]) -> Card:
         weights={str(k): float(v) for k, v in table.get("weights", {}).items()},
         now=_floats(layers.get("now")),
         before=_floats(layers.get("before")),
-        rates={str(k): float(v) for k, v in table.get("rates", {}).items()},
         plans=tuple(_plan(one) for one in table.get("plan", ())),
     )
 

@@ -190,11 +190,11 @@ def weighted_sum(
 
 
 def layer_weights(
-    sums: Sequence[float], total: float, slack: float, count: int = len(SIMPLE)
+    sums: Sequence[float], total: float, slack: float
 ) -> tuple[float, list[float]] | None:
     """Return the one weight for all layers that gives ``total``, and every other one that does."""
     whole = sum(sums)
-    fits = [one for one in SIMPLE[:count] if abs(one * whole - total) <= slack]
+    fits = [one for one in SIMPLE if abs(one * whole - total) <= slack]
     return (fits[0], fits[1:]) if fits else None
 
 

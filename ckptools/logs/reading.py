@@ -39,7 +39,7 @@ def _read_one(path: Path, builder: Builder) -> None:
         raise UnknownFormat(
             "no training values found in it",
             where=str(path),
-            next="ckptools log reads text, JSON, JSONL, CSV, TensorBoard and wandb logs",
+            next="ckptools log reads text, JSON, JSONL, CSV and TensorBoard logs",
         )
 
 

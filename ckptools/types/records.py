@@ -52,7 +52,8 @@ class Statement:
 
     Attributes
     ----------
-    kind: layer-weights, component-weights, clip, warnings, steps, extreme-norm, plan or expected.
+    kind: layer-weights, clip, warnings or steps; of a plan: plan (layer weights), plan-last (so
+        many layers), plan-clip or expected (a range).
     values: the numbers, in the order of the text.
     where: section of the text, for plans the plan's title.
     epoch: the epoch that it is about, or None.
