@@ -71,8 +71,8 @@ from ckptools.compare.bounds.result import (
 
 #: Blocks into which EL divides long windows; each adds a little width and costs one pass.
 _BLOCKS = 48
-#: Beyond this √v_0/ε the ε-aware limit cannot be the smaller one.
-_EPS_MATTERS = 1e3
+#: Where √(β2^n v_0) is more than this many ε, EL gains a few percent at most and is not asked.
+EPS_MATTERS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ def displacement(
     with np.errstate(all="ignore"):
         limit = tight_limit(state.m_a, state.v_a, state.v_b, premises)
         smallest = power(premises.beta2, premises.steps) * state.v_a
-        near = ~(smallest > (_EPS_MATTERS * premises.eps) ** 2) | np.isinf(limit)
+        near = ~(smallest > (EPS_MATTERS * premises.eps) ** 2) | np.isinf(limit)
         if near.any():
             part = (state.m_a[near], state.v_a[near], state.v_b[near])
             limit[near] = np.fmin(limit[near], eps_aware_limit(*part, premises))

@@ -13,7 +13,7 @@ from ckptools.compare.bounds.innovation import innovation
 from ckptools.compare.bounds.moment import moment
 from ckptools.compare.bounds.premises import AdamPremises
 from ckptools.compare.bounds.replay import LearningRate, learning_rate, replay
-from ckptools.compare.bounds.result import BoundResult, Values, merged
+from ckptools.compare.bounds.result import BoundResult, Values, float64, merged
 from ckptools.compare.bounds.strip import MAX_STEPS, strip
 
 #: Elements judged at a time: the arrays of one chunk stay in the processor's cache.
@@ -32,10 +32,10 @@ class Pair:
     v_b: Values
 
     def chunks(self, size: int = CHUNK) -> Iterator[tuple[int, Pair]]:
-        """Iterate over (offset, flat chunk)."""
+        """Iterate over (offset, flat chunk in float64)."""
         flat = [np.asarray(getattr(self, field.name)).reshape(-1) for field in fields(self)]
         for start in range(0, flat[0].size, size):
-            yield start, Pair(*(values[start : start + size] for values in flat))
+            yield start, Pair(*(float64(values[start : start + size]) for values in flat))
 
 
 def judge_pair(pair: Pair, premises: AdamPremises) -> dict[str, BoundResult]:
@@ -62,12 +62,31 @@ def step_rate(pairs: Iterable[Pair], premises: AdamPremises) -> LearningRate:
     return total
 
 
+def judge_moments(
+    m_a: Values, v_a: Values, m_b: Values, v_b: Values, premises: AdamPremises
+) -> dict[str, BoundResult]:
+    """Return the results that need no weights: moment (of B), decay, innovation."""
+    found: dict[str, list[BoundResult]] = {}
+    flat = [np.asarray(values).reshape(-1) for values in (m_a, v_a, m_b, v_b)]
+    for start in range(0, flat[0].size, CHUNK):
+        m0, v0, m1, v1 = (float64(values[start : start + CHUNK]) for values in flat)
+        for result in _judge_moments(m0, v0, m1, v1, premises):
+            found.setdefault(result.bound, []).append(result.shifted(start))
+    return {bound: merged(results) for bound, results in found.items()}
+
+
+def _judge_moments(
+    m_a: Values, v_a: Values, m_b: Values, v_b: Values, premises: AdamPremises
+) -> Iterator[BoundResult]:
+    yield moment(m_b, v_b, premises)
+    yield decay(v_a, v_b, premises)
+    yield innovation(m_a, v_a, m_b, v_b, premises)
+
+
 def _judge_chunk(
     part: Pair, premises: AdamPremises, rate: LearningRate | None
 ) -> Iterator[BoundResult]:
-    yield moment(part.m_b, part.v_b, premises)
-    yield decay(part.v_a, part.v_b, premises)
-    yield innovation(part.m_a, part.v_a, part.m_b, part.v_b, premises)
+    yield from _judge_moments(part.m_a, part.v_a, part.m_b, part.v_b, premises)
     yield displacement(part.w_a, part.w_b, part.m_a, part.v_a, part.v_b, premises)
     if premises.learning_rates is not None and premises.steps <= MAX_STEPS:
         arrays = (part.w_a, part.w_b, part.m_a, part.v_a, part.m_b, part.v_b)
