@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -217,7 +218,8 @@ class Judging:
 def _steps(pair: StatePair) -> int | None:
     if pair.before is None or pair.before.step is None or pair.after.step is None:
         return None
-    return int(pair.after.step - pair.before.step)
+    steps = pair.after.step - pair.before.step
+    return int(steps) if isfinite(steps) else None
 
 
 def _moments_alone(
@@ -289,9 +291,15 @@ def judge_states(checkpoint: Checkpoint) -> tuple[StateChange, ...]:
     for index, optimizer in enumerate(checkpoint.optimizers):
         for position, state in enumerate(optimizer.states):
             refs = {slot: state.slots[slot] for slot in _MOMENTS if slot in state.slots}
-            if len(refs) == 2 and all(ref.dtype in FLOATING for ref in refs.values()):
+            if len(refs) == 2 and _comparable(*refs.values()):
                 found.append(_one_file(index, position, optimizer, state, refs))
     return tuple(found)
+
+
+def _comparable(first: TensorRef, second: TensorRef) -> bool:
+    """Return whether two slots can be read side by side: whole, floating, of one shape."""
+    whole = first.readable and second.readable and first.shape == second.shape
+    return whole and first.dtype in FLOATING and second.dtype in FLOATING
 
 
 def _one_file(
@@ -318,7 +326,7 @@ def _one_file(
     except CkptoolsError:
         results = []  # an unreadable slot is told by the measurements
     bounds = {"moment": merged(results)} if results else {}
-    steps = None if state.step is None else int(state.step)
+    steps = int(state.step) if state.step is not None and isfinite(state.step) else None
     return StateChange(
         index, position, target_of(optimizer, state), state.name, steps, bounds=bounds
     )
