@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from ckptools.logs.audit import Audit
+from typing import TYPE_CHECKING
+
 from ckptools.rules.advice import command
+
+if TYPE_CHECKING:
+    from ckptools.logs.audit import Audit
 
 
 def again(audit: Audit, *options: str) -> str:

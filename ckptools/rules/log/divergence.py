@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ckptools.logs.audit import Audit
-from ckptools.logs.trends import divergence, series_of
 from ckptools.rules.advice import command
 from ckptools.rules.log.place import place
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+
+if TYPE_CHECKING:
+    from ckptools.logs.audit import Audit
 
 _WATCHED = ("total", "aux_total")
 
@@ -37,6 +39,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     References
         Design of the arithmetic: ckptools/logs/trends.py.
     """
+    from ckptools.logs.trends import divergence, series_of  # numpy only when there is a log
+
     audit: Audit = evidence.log
     for series in series_of(audit.log):
         onset = divergence(series.values, limit) if series.term in _WATCHED else None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import median
+from typing import TYPE_CHECKING
 
-from ckptools.logs.audit import Audit
 from ckptools.rules.advice import command
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+
+if TYPE_CHECKING:
+    from ckptools.logs.audit import Audit
 
 _DIRECTIONS = ("dir", "direction", "cos", "cosine", "angle", "orientation")
 #: layers needed to tell one that is odd

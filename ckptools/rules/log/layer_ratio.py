@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ckptools.logs.audit import Audit
 from ckptools.rules.advice import command
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+
+if TYPE_CHECKING:
+    from ckptools.logs.audit import Audit
 
 
 @rule("LOG107", "layer-ratio", severity="warning", confidence="hint", needs=("log",), limit=3.0)

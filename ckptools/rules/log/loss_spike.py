@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ckptools.logs.audit import Audit
-from ckptools.logs.trends import series_of, spikes
 from ckptools.rules.advice import command
 from ckptools.rules.log.place import place
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+
+if TYPE_CHECKING:
+    from ckptools.logs.audit import Audit
 
 _WATCHED = ("total", "aux_total")
 _NAMED = 3
@@ -38,6 +40,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     References
         Chowdhery et al. 2022, PaLM, section 5.1 (loss spikes).
     """
+    from ckptools.logs.trends import series_of, spikes  # numpy only when there is a log
+
     audit: Audit = evidence.log
     for series in series_of(audit.log):
         hits = spikes(series.values, limit) if series.term in _WATCHED else []

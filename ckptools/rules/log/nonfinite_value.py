@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ckptools.logs.audit import Audit
-from ckptools.logs.terms import is_loss
-from ckptools.logs.trends import Series, series_of
 from ckptools.rules.advice import command
 from ckptools.rules.log.place import place
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ckptools.logs.audit import Audit
+    from ckptools.logs.trends import Series
 
 _WATCHED = ("total", "aux_total", "grad_norm")
 
@@ -40,6 +42,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     References
         Micikevicius et al. 2018, Mixed Precision Training (loss scaling).
     """
+    import numpy as np  # only when there is a log
+
+    from ckptools.logs.terms import is_loss
+    from ckptools.logs.trends import series_of
+
     audit: Audit = evidence.log
     for series in series_of(audit.log):
         bad = np.flatnonzero(~np.isfinite(series.values))
@@ -50,6 +57,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 def _finding(
     audit: Audit, series: Series, bad: np.ndarray[tuple[int], np.dtype[np.int64]]
 ) -> Finding:
+    import numpy as np
+
     first = audit.log[int(series.index[bad[0]])]
     back = bool(np.isfinite(series.values[-1]))
     skipped = series.term == "grad_norm" and bool(np.isfinite(series.values[-2:]).any())

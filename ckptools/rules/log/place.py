@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ckptools.types.records import Record
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ckptools.types.records import Record
 
 
 def place(record: Record) -> str:
