@@ -11,16 +11,24 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
-import files
 from tabulate import tabulate
 from timing import Cost, forget, in_turn
 
 HERE = sys.executable
+ITEMSIZE = {"float32": 4, "bfloat16": 2}
 Row = tuple[str, str, float, float, str, str]
+
+
+def build(kind: str, path: Path, **how: object) -> None:
+    """Write a file in a process of its own: what this one holds counts as its children's peak."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in how.items())
+    code = f"import files, pathlib; files.{kind}(pathlib.Path({str(path)!r}), {arguments})"
+    subprocess.run([HERE, "-c", code], check=True, cwd=Path(__file__).parent)
 
 
 def ckptools(*words: str) -> list[str]:
@@ -39,8 +47,8 @@ def row(what: str, ours: Cost, other: str, theirs: Cost, target: str) -> Row:
 def starting(folder: Path, runs: int) -> list[Row]:
     """Small files and no files: the cost of starting up."""
     listed, small = folder / "listed.pth", folder / "small.pth"
-    files.bare(listed, tensors=1000, shape=(512, 1024))
-    files.training(small, blocks=2, width=264)
+    build("bare", listed, tensors=1000, shape=(512, 1024))
+    build("training", small, blocks=2, width=264)
     bare_python, torch = [HERE, "-c", "pass"], [HERE, "-c", "import torch"]
     one = in_turn(ckptools("inspect", "--list", str(listed)), bare_python, runs=runs)
     two = in_turn(ckptools("--help"), bare_python, runs=runs)
@@ -65,8 +73,9 @@ def large(folder: Path, dtype: str, gigabytes: float, runs: int) -> list[Row]:
     """One large training checkpoint, warm and cold, against ``cat``."""
     path = folder / f"large_{dtype}.pth"
     width = 2048
-    per_block = 12 * width * width * 3 * files.ITEMSIZE[dtype]
-    files.training(path, blocks=round(gigabytes * 1e9 / per_block), width=width, dtype=dtype)
+    per_block = 12 * width * width * 3 * ITEMSIZE[dtype]
+    blocks = round(gigabytes * 1e9 / per_block)
+    build("training", path, blocks=blocks, width=width, dtype=dtype)
     inspect = ckptools("inspect", str(path))
     warm = in_turn(inspect, cat(path), runs=runs)
     rows = [
@@ -88,7 +97,7 @@ def large(folder: Path, dtype: str, gigabytes: float, runs: int) -> list[Row]:
 def peer(folder: Path, command: str, runs: int) -> list[Row]:
     """A bare 2 GB state dict, which peers can open, by CPU time."""
     path = folder / "peer.pth"
-    files.bare(path, tensors=500, shape=(1000, 1000))
+    build("bare", path, tensors=500, shape=(1000, 1000))
     words = [word.replace("{}", str(path)) for word in shlex.split(command)]
     ours, theirs = in_turn(ckptools("inspect", str(path)), words, runs=runs)
     path.unlink()
@@ -104,6 +113,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--peer")
     arguments = parser.parse_args()
+    arguments.folder = arguments.folder.resolve()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     needed = (arguments.gigabytes + 3) * 1e9
     if shutil.disk_usage(arguments.folder).free < needed:
