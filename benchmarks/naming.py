@@ -92,6 +92,8 @@ def measured(runs: Runs, swaps: int, rng: np.random.Generator) -> dict[str, Coun
         for mode, ask in modes.items():
             score = Score.of(one, ask())
             found[f"{mode}, {kind}"].update(score.counts + Counter({"optimizers": 1}))
+            if kind == "ordered" and score.right < 0.9:
+                print(f"{100 * score.right:.0f} % right in {one.name}, {mode}")
             for truth, named in score.wrong_sure:
                 print(f"WRONG AND SURE in {one.name}, {mode}: {truth} named {named}")
     return found

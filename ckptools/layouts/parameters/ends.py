@@ -80,7 +80,8 @@ class Ends:
     ) -> Floats | None:
         """Return one vector of a unit, or None where its state or values are missing."""
         one = self._units[unit]
-        if one.weight in instead or one.bias in instead or one.weight in weights:
+        touched = (one.weight in instead, one.bias in instead)
+        if any(touched) or one.weight in weights or one.bias in weights:
             return self._compute(one, end, instead, weights)
         key = (unit, end)
         if key not in self._kept:
@@ -95,7 +96,9 @@ class Ends:
         m = self._gradients(slot, w)
         return None if w is None or m is None else w[0][:, 0] * m[0][:, 0]
 
-    def vanishing(self, unit: int, instead: Mapping[int, int]) -> float | None:
+    def vanishing(
+        self, unit: int, instead: Mapping[int, int], weights: Mapping[int, int] = _NONE
+    ) -> float | None:
         """Return how small the row sums of W∘M are: 0 for none, about .71 for unrelated W and M.
 
         Unrelated rows of k elements have sums of about ‖W_i‖‖M_i‖/√k.
@@ -104,8 +107,8 @@ class Ends:
         slot = instead.get(one.weight, self._owner[one.weight])
         if slot is None or one.vector or one.transposed:
             return None
-        w = self._samples.weight(one.weight)
-        m, sums = self._gradients(slot, w), self.get(unit, "out", instead)
+        w = self._samples.weight(weights.get(one.weight, one.weight))
+        m, sums = self._gradients(slot, w), self.get(unit, "out", instead, weights)
         if w is None or m is None or sums is None or sums.size < SHORTEST:
             return None
         sizes = np.linalg.norm(w[0], axis=1) * np.linalg.norm(m[0], axis=1)

@@ -20,6 +20,7 @@ A state is proved when its relation holds and other states of its shape in its p
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,6 @@ from ckptools.layouts.parameters.relations import (
     Part,
     Relation,
     Shape,
-    Unit,
     folds,
     residual,
     units,
@@ -44,6 +44,8 @@ from ckptools.layouts.parameters.values import Samples
 #: A kind of relation that failed this often without ever holding is tried no more.
 _TRIES = 24
 _RUN = 3
+#: Other weights, evenly drawn, that are tried in a candidate's place.
+_RIVALS = 8
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ class Laws:
         self._shapes = shapes
         self._owner = owner
         self._templates: dict[tuple[object, ...], list[_Template]] = {}
-        self._norms: dict[Shape, list[int]] = {}
+        self._by_shape: dict[Shape, list[int]] = {}
         self._runs: dict[tuple[str, int, int], _Template] = {}
 
     def relations(self, only: Sequence[int] | None = None) -> Iterator[Relation]:
@@ -143,10 +145,7 @@ class Laws:
         self, relation: Relation, instead: Mapping[int, int] | None = None
     ) -> float | None:
         """Return the residual of a relation, with other slots ``instead`` for some candidates."""
-        changed = instead or {}
-        if not relation.right:
-            return self.ends.vanishing(relation.left[0].unit, changed)
-        return self._worst(relation, changed, {})
+        return self._worst(relation, instead or {}, {})
 
     def _worst(
         self, relation: Relation, instead: Mapping[int, int], weights: Mapping[int, int]
@@ -156,6 +155,8 @@ class Laws:
         Decay alone balances: it makes rows of a writer and columns of its reader equally long, so
         a weight's own decay, taken out of a stranger's running mean, would look like a balance.
         """
+        if not relation.right:
+            return self.ends.vanishing(relation.left[0].unit, instead, weights)
         found: list[float] = []
         for ends in self.variants:
             x = ends.side(relation.left, instead, weights)
@@ -178,40 +179,31 @@ class Laws:
                 found = self.residual(relation, {candidate: slot})
                 if found is not None and found < limit:
                     return False
-        return relation.left[0].end != "norm" or self._gains_matter(relation, candidate, limit)
+        return self._weights_matter(relation, candidate, limit)
 
-    def _gains_matter(self, relation: Relation, candidate: int, limit: float) -> bool:
-        """Return whether a norm's relation breaks with any other norm's gain and bias.
+    def _weights_matter(self, relation: Relation, candidate: int, limit: float) -> bool:
+        """Return whether the relation breaks with any other weight in place of a candidate's.
 
-        Gains near 1 tie a state to the readers of a norm but not to the norm.
+        Gains near 1, and blocks that began as copies of one another and hardly moved, tie states to
+        each other but not to their parameter.
         """
-        norm = relation.left[0].unit
-        unit = self.units[norm]
-        if candidate not in (unit.weight, unit.bias):
-            return True
-        for other in self._norms_like(norm):
-            weights = {unit.weight: other.weight}
-            if unit.bias is not None and other.bias is not None:
-                weights[unit.bias] = other.bias
-            found = self._worst(relation, {}, weights)
+        for other in self._alike(candidate):
+            found = self._worst(relation, {}, {candidate: other})
             if found is not None and found < limit:
                 return False
         return True
 
-    def _norms_like(self, norm: int) -> list[Unit]:
-        """Return some other norms of the same shape: the nearest, and ones evenly drawn."""
-        shape = self._shapes[self.units[norm].weight]
-        if shape not in self._norms:
-            self._norms[shape] = [
-                number
-                for number, unit in enumerate(self.units)
-                if unit.vector and self._shapes[unit.weight] == shape
-            ]
-        alike = self._norms[shape]
-        place = alike.index(norm)
-        near = alike[max(0, place - 2) : place + 3]
-        drawn = alike[:: max(1, len(alike) // 8)]
-        return [self.units[number] for number in {*near, *drawn} - {norm}]
+    def _alike(self, candidate: int) -> list[int]:
+        """Return some other candidates of the same shape: neighbours, and ones evenly drawn."""
+        shape = self._shapes[candidate]
+        if shape not in self._by_shape:
+            same = [index for index, held in enumerate(self._shapes) if held == shape]
+            self._by_shape[shape] = same
+        same = self._by_shape[shape]
+        place = bisect_left(same, candidate)
+        near = same[max(0, place - 2) : place + 3]
+        step = max(1, len(same) // _RIVALS)
+        return [index for index in {*near, *same[place % step :: step]} if index != candidate]
 
     def _reading_runs(self, norm: int) -> Iterator[list[int]]:
         high = min(len(self.units), norm + WINDOW + 1)
@@ -317,8 +309,9 @@ class Laws:
             self._templates[key] = [_Template(("null", ""), (Fold(), Fold()))] + [
                 _Template(("query", "key"), fold) for fold in folds(thirds, thirds, rotary=True)
             ]
+        done: set[tuple[str, str]] = set()
         for template in self._templates[key]:
-            if template.hopeless:
+            if template.hopeless or template.ends in done:
                 continue
             template.tried += 1
             left = (Part(unit, template.ends[0], template.fold[0]),)
@@ -326,4 +319,5 @@ class Laws:
             relation = self._holding(Relation(left, right, np.nan, 0))
             if relation is not None:
                 template.held += 1
+                done.add(template.ends)
                 yield relation
