@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from ckptools.errors import CorruptFile, OperationError, VerificationFailed
@@ -49,6 +50,28 @@ def sha256(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(view[:count])
     return digest.hexdigest()
+
+
+def sha256_behind(descriptor: int, written: Event) -> str:
+    """Return the SHA-256 of a file that another thread is writing from front to end.
+
+    Parameters
+    ----------
+    descriptor: of the file; it is read, its position is not moved.
+    written: set when nothing more will come.
+    """
+    digest = hashlib.sha256()
+    position = 0
+    while True:
+        complete = written.is_set()  # asked first: what came before it is seen by the read
+        data = os.pread(descriptor, _CHUNK, position)
+        if data:
+            digest.update(data)
+            position += len(data)
+        elif complete:
+            return digest.hexdigest()
+        else:
+            written.wait(0.005)
 
 
 def way_back(size: int, moved: Iterable[Moved]) -> Iterator[tuple[str, int, int]]:

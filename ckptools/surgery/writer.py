@@ -8,11 +8,13 @@ and tar files, which nothing writes any more, become modern zips; so do files th
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, BinaryIO
 
 from ckptools import formats
@@ -92,21 +94,33 @@ def apply(checkpoint: Checkpoint, edits: Edits, target: Target) -> Written:
     stamp = _stamp(source)
     plan = plan_of(container, edits, target.path.stem)
     moved: list[Moved] = []
-    hashes: list[Future[str]] = []
 
     def verify(path: Path) -> None:
-        hashes.append(pool.submit(undo.sha256, path))
         plan.check(path)
-        hashes[-1].result()
         if _stamp(source) != stamp:
             raise CorruptFile("changed while it was read", where=str(source), next="try again")
 
-    with ThreadPoolExecutor(2) as pool:  # hashing goes on beside writing and checking
-        hashes.append(pool.submit(undo.sha256, source))
+    with ThreadPoolExecutor(2) as pool:
+        before = pool.submit(undo.sha256, source)
         with new_file(target, size=plan.size, like=source, verify=verify) as file:
-            moved += plan.write(file)
-            hashes[0].result()
-    return Written(hashes[0].result(), hashes[-1].result(), tuple(moved))
+            with _hashed_behind(file, pool) as after:
+                moved += plan.write(file)
+                file.flush()
+            hashes = before.result(), after.result()
+    return Written(*hashes, tuple(moved))
+
+
+@contextlib.contextmanager
+def _hashed_behind(file: BinaryIO, pool: ThreadPoolExecutor) -> Iterator[Future[str]]:
+    """Hash a new file while it is being written."""
+    written, descriptor = Event(), os.dup(file.fileno())
+    hashing = pool.submit(undo.sha256_behind, descriptor, written)
+    try:
+        yield hashing
+    finally:
+        written.set()
+        hashing.exception()  # waits; whoever asks for the result gets it
+        os.close(descriptor)
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
