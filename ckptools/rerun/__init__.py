@@ -1,0 +1,1 @@
+"""Experiments with the user's own task, to find out whether it was the checkpoint."""

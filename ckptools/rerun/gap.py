@@ -1,0 +1,25 @@
+"""Second rung: whether the checkpoint is worse than the earlier one on the same batches."""
+
+from __future__ import annotations
+
+from ckptools.rerun.evaluate import excess
+from ckptools.types.verdict import Rung
+
+#: a healthy run does not lose a tenth of its loss between two checkpoints
+LIMIT = 0.1
+
+
+def gap(loss: float, earlier: float) -> Rung:
+    """Return by which part the checkpoint's loss lies above the earlier one's."""
+    effect = excess(loss, earlier)
+    bad = effect > LIMIT
+    word = f"{abs(effect):.1%} {'worse' if effect > 0 else 'better'} than"
+    return Rung(
+        "gap",
+        bad,
+        effect,
+        limit=LIMIT,
+        message=f"before any step the loss is {loss:.4g}, {word} the earlier {earlier:.4g}: "
+        + ("the weights themselves are bad" if bad else "the weights are not to blame"),
+        evidence={"loss": loss, "earlier": earlier},
+    )

@@ -1,0 +1,86 @@
+"""What a re-run found: its rungs, its arms, and the decision."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+DECISIONS = ("supported", "refuted", "undecided")
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One question of the ladder.
+
+    Attributes
+    ----------
+    name: environment, gap, restore-scan or dynamics.
+    answered: whether it settled the matter.
+    effect: its main number, or None where there was nothing to measure.
+    interval: 95 % interval of the effect, or None where it has no sampling error to speak of.
+    limit: the effect that counts.
+    evaluations: how often a model was evaluated.
+    seconds: wall-clock time.
+    message: what it says, for a person.
+    evidence: the numbers behind it.
+    """
+
+    name: str
+    answered: bool
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    limit: float | None = None
+    evaluations: int = 0
+    seconds: float = 0.0
+    message: str = ""
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object of the rung."""
+        return asdict(self) | {"interval": list(self.interval) if self.interval else None}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One short training: values after it, and every step's gradient norm and update ratio."""
+
+    seed: int
+    steps: int
+    evaluate: dict[str, float]
+    gradient_norm: tuple[float, ...] = ()
+    update_ratio: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """An arm with its trials."""
+
+    name: str
+    settings: dict[str, Any]
+    trials: tuple[Trial, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON object of the arm."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether the checkpoint is damaged, and what is to blame.
+
+    Attributes
+    ----------
+    decision: one of :data:`DECISIONS`, about the hypothesis that the checkpoint is damaged.
+    cause: weights, optimizer, learning-rate, data-or-code, none or undecided.
+    module: the damaged module where one alone explains the damage.
+    scope: module, global or None.
+    reason: the decision in a sentence.
+    would_decide: what would settle an open matter.
+    """
+
+    decision: str
+    cause: str
+    reason: str
+    module: str | None = None
+    scope: str | None = None
+    would_decide: str | None = None

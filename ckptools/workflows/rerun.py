@@ -1,0 +1,158 @@
+"""Ask by experiment whether a checkpoint is damaged: the user's task, short and paired."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ckptools import layouts
+from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
+from ckptools.types.finding import Finding, Judgement
+from ckptools.types.verdict import ArmResult, Rung, Verdict
+from ckptools.workflows.outcome import Outcome
+
+HYPOTHESIS = "this checkpoint (weights or optimizer state) is damaged"
+_EXIT = {"refuted": 0, "supported": 1, "undecided": 3}
+_TONE = {"refuted": "good", "supported": "bad", "undecided": "caution"}
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """A verdict and how it came about; what ``ckptools rerun`` shows."""
+
+    checkpoint: str
+    earlier: str | None
+    task: str
+    verdict: Verdict
+    rungs: tuple[Rung, ...]
+    arms: tuple[ArmResult, ...]
+    not_judged: tuple[str, ...]
+    seconds: float
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """No rule judges a verdict: the decision is the answer."""
+        return ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 refuted, 1 supported, 3 undecided."""
+        return _EXIT[self.verdict.decision]
+
+    def document(self) -> dict[str, Any]:
+        """Return ``ckptools.verdict/1``."""
+        fields = Outcome(Judgement(), self.not_judged).document() | {"exit_code": self.exit_code}
+        return {
+            "schema": "ckptools.verdict/1",
+            "tool": fields.pop("tool"),
+            "checkpoint": self.checkpoint,
+            "earlier": self.earlier,
+            "task": self.task,
+            "hypothesis": HYPOTHESIS,
+            "decision": self.verdict.decision,
+            "cause": self.verdict.cause,
+            "module": self.verdict.module,
+            "scope": self.verdict.scope,
+            "reason": self.verdict.reason,
+            "rungs": [rung.document() for rung in self.rungs],
+            "arms": [arm.document() for arm in self.arms],
+            "would_decide": self.verdict.would_decide,
+            "seconds": self.seconds,
+            **fields,
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per rung."""
+        keys = ("name", "answered", "effect", "limit", "evaluations", "seconds", "message")
+        return [{key: getattr(rung, key) for key in keys} for rung in self.rungs]
+
+    def view(self) -> list[Block]:
+        """Return the page."""
+        facts = (
+            ("checkpoint", self.checkpoint),
+            ("earlier", self.earlier or "none given"),
+            ("task", self.task),
+            ("hypothesis", HYPOTHESIS),
+            ("decision", self.verdict.decision),
+            ("cause", self.verdict.cause),
+            ("module", self.verdict.module),
+            ("seconds", f"{self.seconds:.1f}"),
+        )
+        blocks: list[Block] = [
+            Heading("Verdict", 1),
+            Facts(facts),
+            Paragraph(self.verdict.reason, _TONE[self.verdict.decision]),
+        ]
+        if self.verdict.would_decide:
+            blocks.append(Paragraph(f"what would decide it: {self.verdict.would_decide}"))
+        columns = (
+            Column("name", "rung"),
+            Column("answered", "answered"),
+            Column("effect", "effect", "number"),
+            Column("limit", "limit", "number"),
+            Column("evaluations", "evaluations", "integer"),
+            Column("seconds", "seconds", "number"),
+        )
+        blocks.append(Table(columns, tuple(self.rows()), "The ladder"))
+        blocks += [Paragraph(f"- {rung.name}: {rung.message}") for rung in self.rungs]
+        blocks += [Paragraph(f"- not judged: {reason}") for reason in self.not_judged]
+        return blocks
+
+
+def rerun(
+    checkpoint: str | os.PathLike[str],
+    task: str,
+    *,
+    earlier: str | os.PathLike[str] | None = None,
+    suspects: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    all_rungs: bool = False,
+    lenient: bool = False,
+) -> Rerun:
+    """Find out by experiment whether ``checkpoint`` is damaged, and where.
+
+    The task is your own code, which runs.
+
+    Parameters
+    ----------
+    task: ``package.module:Name`` or ``file.py:Name``.
+    earlier: a checkpoint of the same run that is believed to be healthy.
+    suspects: patterns of modules that are to be cleared or confirmed.
+    settings: what the task is called with.
+    all_rungs: climb on after the answer.
+    lenient: load what fits, and report the rest.
+
+    Raises
+    ------
+    OpenError: a file cannot be read.
+    TaskError: the task broke its protocol.
+    NotComparable: a file does not fit the task's model.
+    """
+    from ckptools.rerun.task import load_task  # torch, which the other commands do without
+    from ckptools.rerun.verdict import Ladder
+
+    start = time.perf_counter()
+    opened = layouts.open(checkpoint)
+    before = None if earlier is None else layouts.open(earlier)
+    ladder = Ladder(
+        load_task(task, settings),
+        opened,
+        before,
+        lenient=lenient,
+        suspects=suspects,
+        all_rungs=all_rungs,
+    )
+    verdict = ladder.climb()
+    return Rerun(
+        opened.path,
+        before.path if before else None,
+        task,
+        verdict,
+        tuple(ladder.rungs),
+        tuple(ladder.arms),
+        (*opened.not_judged, *ladder.not_judged),
+        time.perf_counter() - start,
+    )

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ckptools.cli import main as cli
+from ckptools.errors import NotComparable, TaskError
+from ckptools.lanes import faults
+from ckptools.lanes.train import one_thread
+from ckptools.report import media, render
+from ckptools.workflows.rerun import Rerun, rerun
+
+TASK = "ckptools.lanes.task:Lanes"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """On tensors this small more threads are slower."""
+    with one_thread():
+        yield
+
+
+def ask(run: Path, fault: str, folder: Path, **options: Any) -> tuple[faults.Planted, Rerun]:
+    planted = faults.plant(run / "checkpoint_epoch_3.pth", folder / "sick.pth", fault, seed=1)
+    options.setdefault("settings", {"size": "small"})
+    earlier = run / "checkpoint_epoch_2.pth"
+    return planted, rerun(planted.path, TASK, earlier=earlier, **options)
+
+
+def test_a_damaged_layer_is_named(lanes_run: Path, tmp_path: Path) -> None:
+    planted, found = ask(lanes_run, "scaled-layer", tmp_path, suspects=("projector",))
+    assert (found.verdict.decision, found.verdict.cause) == ("supported", "weights")
+    assert (found.verdict.module, found.verdict.scope) == (planted.target, "module")
+    assert found.exit_code == 1
+    scan = found.rungs[-1]
+    assert scan.name == "restore-scan"
+    assert scan.evaluations <= 20  # of 25 units, and both directions
+    assert abs(scan.evidence["suspects"]["projector"]) < 0.2
+    for medium in media.names():
+        assert render(found, medium)
+
+
+def test_changed_data_are_not_blamed_on_the_weights(lanes_run: Path, tmp_path: Path) -> None:
+    log = tmp_path / "train.jsonl"  # of a run on data that were easier by half
+    records = [json.loads(line) for line in (lanes_run / "train.jsonl").read_text().splitlines()]
+    eased = [one | {"loss": one["loss"] / 2} if one["phase"] == "val" else one for one in records]
+    log.write_text("\n".join(map(json.dumps, eased)))
+    settings = {"size": "small", "log": str(log)}
+    _, found = ask(lanes_run, "scaled-layer", tmp_path, settings=settings)
+    assert found.verdict.cause == "data-or-code"
+    assert found.exit_code == 0
+    assert [rung.name for rung in found.rungs] == ["environment"]
+
+
+def test_without_an_earlier_checkpoint_it_stays_open(
+    lanes_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(lanes_run / "checkpoint_epoch_3.pth")
+    asked = ["rerun", path, "--task", TASK, "--set", "size=small", "--format", "json"]
+    assert cli.run(asked) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "ckptools.verdict/1"
+    assert found["decision"] == "undecided"
+    assert "--earlier" in found["would_decide"]
+
+
+def test_a_model_of_another_size_is_refused(lanes_run: Path) -> None:
+    path = lanes_run / "checkpoint_epoch_3.pth"
+    with pytest.raises(NotComparable, match="another shape"):
+        rerun(path, TASK)
+
+
+@pytest.mark.parametrize(
+    "task", ["nothing", "no.such.module:Task", "json:JSONDecoder", "ckptools.lanes.task:Nope"]
+)
+def test_tasks_that_break_the_protocol(lanes_run: Path, task: str) -> None:
+    with pytest.raises(TaskError):
+        rerun(lanes_run / "checkpoint_epoch_3.pth", task)
