@@ -151,6 +151,8 @@ def _streams(a: TensorRef, b: TensorRef, pair: StatePair | None) -> Iterator[tup
 def _incomparable(a: TensorRef, b: TensorRef) -> str | None:
     if a.shape != b.shape:
         return f"shapes differ: {list(a.shape)} and {list(b.shape)}"
+    if a.dtype.startswith("complex") != b.dtype.startswith("complex"):
+        return f"{a.dtype} and {b.dtype}"
     return a.unreadable or b.unreadable
 
 

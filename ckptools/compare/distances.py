@@ -21,7 +21,8 @@ def doubles(values: Values) -> Floats:
     flat = values.reshape(-1)
     if flat.dtype.kind == "c":
         flat = flat.view(flat.real.dtype)
-    return flat.astype(np.float64, copy=False)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
+        return flat.astype(np.float64, copy=False)
 
 
 def same_bits(a: Values, b: Values) -> bool:

@@ -18,7 +18,7 @@ from ckptools.compare.bounds.result import BoundResult, Values, merged
 from ckptools.compare.bounds.schedule import largest_rate
 from ckptools.compare.distances import Direction, Distance
 from ckptools.compare.targets import target_of
-from ckptools.errors import CkptoolsError
+from ckptools.errors import CkptoolsError, CorruptFile
 from ckptools.sources.arrays import iter_chunks
 from ckptools.types.change import StateChange
 from ckptools.types.checkpoint import (
@@ -269,7 +269,13 @@ def even_chunks(ref: TensorRef) -> Iterator[Values]:
     """Iterate over chunks of exactly :data:`ELEMENTS`, the last one shorter.
 
     Strided tensors come in pieces of their own sizes, which two files need not share.
+
+    Raises
+    ------
+    CorruptFile: bytes are missing; a chunk cut short could not be compared with a whole one.
     """
+    if ref.unreadable is None and not ref.readable:
+        raise CorruptFile("bytes are missing")
     if ref.contiguous:
         yield from iter_chunks(ref, ELEMENTS)
         return
