@@ -83,6 +83,7 @@ def scan(
     *,
     bad_loss: float,
     good_loss: float,
+    own_loss: float | None = None,
 ) -> Scan:
     """Search for the modules that carry the damage.
 
@@ -91,6 +92,8 @@ def scan(
     measure: loss of a model with these weights.
     bad, good: all weights of the checkpoint and of the earlier one.
     modules: tensor names by module.
+    bad_loss, good_loss: the gap to close.
+    own_loss: of the earlier checkpoint, where it is not ``good_loss``.
     """
     swaps: list[Swap] = []
     shams: dict[str, float] = {}
@@ -114,7 +117,31 @@ def scan(
     names = {name for module in here for name in modules[module]}
     planted = measure({n: bad[n] if n in names else good[n] for n in good})
     swaps.append(Swap(here, planted))
-    return Scan(here, best, excess(planted, good_loss), shams, tuple(swaps))
+    return Scan(
+        here,
+        best,
+        excess(planted, good_loss if own_loss is None else own_loss),
+        shams,
+        tuple(swaps),
+    )
+
+
+def floor(
+    measure: Measure,
+    bad: Mapping[str, Tensor],
+    good: Mapping[str, Tensor],
+    modules: Mapping[str, list[str]],
+) -> float:
+    """Return the least loss that restoring one of the outermost parts gives.
+
+    Progress since the earlier checkpoint can hide damage from the gap; a part that does better
+    with its old weights than with its new ones gives it away.
+    """
+    found = []
+    for group in children(tuple(modules)):
+        names = {name for module in group for name in modules[module]}
+        found.append(measure({n: good[n] if n in names else bad[n] for n in bad}))
+    return min((loss for loss in found if math.isfinite(loss)), default=math.inf)
 
 
 def closed(loss: float, bad: float, good: float) -> float:

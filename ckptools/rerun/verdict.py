@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -11,10 +11,13 @@ from torch import Tensor
 from ckptools.errors import NotComparable
 from ckptools.names.patterns import select
 from ckptools.rerun import restore
+from ckptools.rerun.arms import Arm
+from ckptools.rerun.blame import blamed, healthy
+from ckptools.rerun.dynamics import run_arm
 from ckptools.rerun.environment import environment
-from ckptools.rerun.evaluate import evaluate, seeded
+from ckptools.rerun.evaluate import evaluate, excess, seeded
 from ckptools.rerun.gap import gap
-from ckptools.rerun.loading import Fit, put, read_weights
+from ckptools.rerun.loading import Fit, put, rates, read_weights
 from ckptools.rerun.task import Task
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.verdict import ArmResult, Rung, Verdict
@@ -123,23 +126,103 @@ class Ladder:
         if second.answered:
             found = self._restore(bad, good)
             verdict = verdict or found
-        return verdict or Verdict(
-            "undecided",
-            "undecided",
-            "the weights are not worse than the earlier ones; the optimizer was not looked at",
-            would_decide="a short training of both",
-        )
+        else:
+            verdict = verdict or self._hidden(bad, good)
+        if verdict is None or self.all_rungs:
+            last = self._dynamics(earlier)
+            verdict = verdict or last
+        return verdict
 
-    def _restore(self, bad: float, good: float) -> Verdict:
+    def _dynamics(self, earlier: Checkpoint) -> Verdict:
+        """Train a few steps from both, where the optimizer states of both can be loaded."""
+        found: list[Verdict] = []
+
+        def question() -> Rung:
+            try:
+                rung, verdict = self._trained(earlier)
+            except NotComparable as error:
+                reason = f"no training could be compared: {error}"
+                rung = Rung("dynamics", False, message=reason)
+                verdict = Verdict("undecided", "undecided", reason, would_decide=error.next)
+            found.append(verdict)
+            return rung
+
+        self._ask(question)
+        return found[0]
+
+    def _trained(self, earlier: Checkpoint) -> tuple[Rung, Verdict]:
+        arms = {
+            "as-is": Arm("as-is", self.checkpoint, self.bad),
+            "earlier": Arm("earlier", earlier, self.good),
+        }
+        self._run(arms.values())
+        start = {one: self.measure(w) for one, w in (("as-is", self.bad), ("earlier", self.good))}
+        rung, broken = healthy(self.arms, start)
+        if broken is None:
+            more = "more seeds, or more steps"
+            return rung, Verdict("undecided", "undecided", rung.message, would_decide=more)
+        if (
+            any(
+                one.name == "restore-scan" and not one.answered and (one.effect or 0) > one_limit
+                for one in self.rungs
+                for one_limit in (restore.LIMIT,)
+            )
+            and not broken
+        ):
+            reason = "parts of the model do better with their earlier weights, no single one"
+            more = "an evaluation on more data"
+            return rung, Verdict("undecided", "undecided", reason, would_decide=more)
+        if not broken:
+            return rung, Verdict("refuted", "none", rung.message)
+        causes = [Arm("optimizer-reset", self.checkpoint, self.bad, optimizer="reset")]
+        own = rates(self.checkpoint)
+        if own != rates(earlier):
+            causes.append(Arm("earlier-at-these-rates", earlier, self.good, rates=own))
+        self._run(causes)
+        return blamed(rung, self.arms, start)
+
+    def _run(self, arms: Iterable[Arm]) -> None:
+        for arm in arms:
+            self.arms.append(run_arm(self.task, self.model, arm))
+            self._evaluations += len(self.arms[-1].trials)
+
+    def _modules(self) -> dict[str, list[str]]:
         units = {one.name: one.module for one in self.checkpoint.tensors()}
         listed = getattr(self.task, "modules", None) or ()
-        modules = restore.members(listed, self.bad, units)
+        return restore.members(listed, self.bad, units)
+
+    def _hidden(self, bad: float, good: float) -> Verdict | None:
+        """Return a verdict when one part does better with its old weights, else None."""
+        least = bad
+
+        def question() -> Rung:
+            nonlocal least
+            least = restore.floor(self.measure, self.bad, self.good, self._modules())
+            effect = excess(bad, least)
+            word = "a part" if effect > restore.LIMIT else "no part"
+            message = f"{word} of the model does better with its earlier weights ({effect:+.1%})"
+            return Rung("restore-scan", False, effect, limit=restore.LIMIT, message=message)
+
+        rung = self._ask(question)
+        if not rung.effect or rung.effect <= restore.LIMIT:
+            return None
+        verdict = self._restore(bad, least, good)
+        return verdict if verdict.module else None
+
+    def _restore(self, bad: float, good: float, own: float | None = None) -> Verdict:
+        modules = self._modules()
         scan = restore.Scan()
 
         def question() -> Rung:
             nonlocal scan
             scan = restore.scan(
-                self.measure, self.bad, self.good, modules, bad_loss=bad, good_loss=good
+                self.measure,
+                self.bad,
+                self.good,
+                modules,
+                bad_loss=bad,
+                good_loss=good,
+                own_loss=own,
             )
             return self._restored(scan, bad, good)
 
