@@ -80,3 +80,16 @@ def test_a_model_of_another_size_is_refused(lanes_run: Path) -> None:
 def test_tasks_that_break_the_protocol(lanes_run: Path, task: str) -> None:
     with pytest.raises(TaskError):
         rerun(lanes_run / "checkpoint_epoch_3.pth", task)
+
+
+def test_a_healthy_checkpoint_is_cleared(lanes_run: Path, tmp_path: Path) -> None:
+    _, found = ask(lanes_run, "bit-3", tmp_path)
+    assert (found.verdict.decision, found.verdict.cause) == ("refuted", "none")
+    assert {arm.name for arm in found.arms} == {"as-is", "earlier"}
+
+
+def test_optimizer_state_is_blamed_after_a_short_training(lanes_run: Path, tmp_path: Path) -> None:
+    _, found = ask(lanes_run, "second-moments-shrunk", tmp_path)
+    assert (found.verdict.decision, found.verdict.cause) == ("supported", "optimizer")
+    assert found.rungs[-1].name == "dynamics"
+    assert all(len(arm.trials) == 4 for arm in found.arms)
