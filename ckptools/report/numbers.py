@@ -51,12 +51,13 @@ def sparkline(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:
         return "·" * len(values)
-    low, span = min(known), max(known) - min(known)
+    low = min(known) / 2  # halves: the span of the largest floats would overflow
+    span = max(known) / 2 - low
 
     def bar(value: float | None) -> str:
         if value is None or not math.isfinite(value):
             return "·"
-        return _BARS[round((value - low) / span * (len(_BARS) - 1))] if span else _BARS[3]
+        return _BARS[round((value / 2 - low) / span * (len(_BARS) - 1))] if span else _BARS[3]
 
     return "".join(map(bar, values))
 

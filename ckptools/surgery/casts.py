@@ -38,7 +38,7 @@ def _converted(whole: TensorRef, new: str) -> Iterator[memoryview]:
 
 def convert(values: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
     """Return values in torch's ``dtype``, rounded to nearest; too large ones become infinite."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(NUMPY_TYPES[dtype])
 
 

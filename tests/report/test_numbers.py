@@ -71,6 +71,7 @@ def test_a_sparkline_rises_with_its_values_and_shows_gaps() -> None:
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
     assert sparkline([1.0, None, float("nan"), 3.0]) == "▁··█"
     assert sparkline([2.0, 2.0]) == "▄▄"
+    assert sparkline([1.7e308, -1.7e308]) == "█▁"
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists))

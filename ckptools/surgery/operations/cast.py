@@ -65,10 +65,11 @@ def _loss(tensor: NamedTensor, dtype: str, overflow: str) -> str:
     """Return what a cast loses beyond rounding; raise where finite values become infinite."""
     infinite = flushed = 0
     for chunk in iter_chunks(tensor.ref):
-        new = casts.convert(chunk, dtype)
-        finite = np.isfinite(chunk.astype(np.float64))
-        infinite += int((finite & ~np.isfinite(new.astype(np.float64))).sum())
-        flushed += int(((new.astype(np.float64) == 0) & (chunk.astype(np.float64) != 0)).sum())
+        with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
+            before = chunk.astype(np.float64)
+            after = casts.convert(chunk, dtype).astype(np.float64)
+        infinite += int((np.isfinite(before) & ~np.isfinite(after)).sum())
+        flushed += int(((after == 0) & (before != 0)).sum())
     if infinite and overflow == "refuse":
         raise OperationError(
             f"{infinite} values are too large for {dtype}",
