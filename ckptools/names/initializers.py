@@ -269,9 +269,7 @@ def _row(
 
 _ATTENTION = ("attention",)
 _MATRIX = (2, 3)
-_DETR = (
-    r"(?:^|\.)(?:transformer|pts_bbox_head|bbox_head)\.|encoder_attn|(?:^|\.)ffns\."
-)
+_DETR = r"(?:^|\.)(?:transformer|pts_bbox_head|bbox_head)\.|encoder_attn|(?:^|\.)ffns\."
 _LLAMA = (
     r"(?:self_attn\.[qkvo]_proj|(?:gate|up|down|gate_up)_proj|block_sparse_moe|feed_forward\.w)"
 )
