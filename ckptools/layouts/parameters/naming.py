@@ -57,6 +57,26 @@ def identify_pair(older: Checkpoint, newer: Checkpoint) -> Checkpoint:
     return replace(newer, optimizers=tuple(found))
 
 
+def identify_by_model(checkpoint: Checkpoint, parameters: Sequence[str]) -> Checkpoint:
+    """Return the checkpoint with its states named in the order of a model that was built.
+
+    ``parameters`` are the names of the model's trained parameters as it registers them; other
+    tensors are no candidates.  Names in the file still come first.
+    """
+    rank = {name: index for index, name in enumerate(parameters)}
+    sets = []
+    for one in checkpoint.weight_sets:
+        known = sorted((t for t in one.tensors if t.name in rank), key=lambda t: rank[t.name])
+        sets.append(replace(one, tensors=tuple(known)))
+    ordered = replace(checkpoint, weight_sets=tuple(sets))
+    found = []
+    for optimizer in checkpoint.optimizers:
+        named = _identified(optimizer, ordered)
+        by_model = named is not optimizer and named.matched_by != "none"
+        found.append(replace(named, matched_by="model") if by_model else named)
+    return replace(checkpoint, optimizers=tuple(found))
+
+
 def _identified(
     optimizer: OptimizerState,
     checkpoint: Checkpoint,

@@ -29,12 +29,14 @@ class Problem:
     names, shapes: of the candidate parameters, in file order; tied weights count once.
     groups: per parameter group its slots, as positions in ``slots``.
     slots: the shape of each state's parameter in index order, None where the state is empty.
+    rates: the learning rate of each group, None where it is unknown; () when none is known.
     """
 
     names: tuple[str, ...]
     shapes: tuple[Shape, ...]
     groups: tuple[tuple[int, ...], ...]
     slots: tuple[Shape | None, ...]
+    rates: tuple[float | None, ...] = ()
 
 
 def parameter_shape(state: ParameterState) -> Shape | None:
@@ -59,13 +61,22 @@ def problem(optimizer: OptimizerState, weights: WeightSet) -> tuple[Problem, lis
         if state.group >= 0:
             groups[state.group].append(index)
     members = tuple(tuple(sorted(g, key=lambda i: states[i].position)) for g in groups if g)
+    numbers = [number for number, group in enumerate(groups) if group]
     made = Problem(
         names=tuple(tensor.name for tensor in candidates),
         shapes=tuple(tensor.ref.shape for tensor in candidates),
         groups=members,
         slots=tuple(parameter_shape(state) for state in states),
+        rates=tuple(_rate(optimizer, number) for number in numbers),
     )
     return made, candidates
+
+
+def _rate(optimizer: OptimizerState, group: int) -> float | None:
+    if group >= len(optimizer.groups):
+        return None
+    rate = optimizer.groups[group].settings.get("lr")
+    return float(rate) if isinstance(rate, (int, float)) else None
 
 
 def _trainable(tensor: NamedTensor) -> bool:

@@ -27,13 +27,15 @@ Numbers: TypeAlias = NDArray[np.int64]
 #: The shape of an empty state: it fits every parameter.
 ANY = -1
 #: Steps that one search for whole classes may take.
-_BUDGET = 4000
+_BUDGET = 2000
 #: Cells of the table that counts runs of left-out parameters.
 _CELLS = 4_000_000
 #: Price of a module of which only a part is trained.
 _PARTLY = 0.5
 #: How much more than the cheapest answer another may cost.
 _DEARER = 3.2
+#: Price of learning rates that fall with depth: layer-wise rates rise towards the output.
+_AGAINST_RATES = 2.0
 #: Ways to hand classes to groups that are tried with left-out parameters.
 _HANDOUTS = 700
 
@@ -74,6 +76,7 @@ def hypotheses(problem: Problem, places: Sequence[Place]) -> list[Hypothesis]:
         candidates = np.full(len(problem.slots), -1, np.int64)
         candidates[slots] = chosen
         price += _PARTLY * _partly_used(chosen, places)
+        price += _AGAINST_RATES * _rates_fall(problem, chosen, places)
         key = candidates.tobytes()
         if key not in found or found[key].price > price:
             found[key] = Hypothesis(tuple(candidates.tolist()), how, price)
@@ -89,6 +92,31 @@ def _partly_used(chosen: Numbers, places: Sequence[Place]) -> int:
         if whole.setdefault(place.module, index in used) != (index in used):
             partly.add(place.module)
     return len(partly)
+
+
+def _rates_fall(problem: Problem, chosen: Numbers, places: Sequence[Place]) -> bool:
+    """Return whether the groups' learning rates fall from the first block of a stack to the last.
+
+    ``chosen`` holds the candidate of each slot, group by group.
+    """
+    if len({rate for rate in problem.rates if rate is not None}) < 2:
+        return False
+    points: dict[str, list[tuple[int, float]]] = {}
+    slot = 0
+    for group, rate in zip(problem.groups, problem.rates, strict=True):
+        for index in chosen[slot : slot + len(group)].tolist():
+            place = places[index]
+            if rate is not None and place.stack is not None and place.block is not None:
+                points.setdefault(place.stack, []).append((place.block, rate))
+        slot += len(group)
+    slope = sum(_slope(found) for found in points.values())
+    return slope < 0
+
+
+def _slope(points: list[tuple[int, float]]) -> float:
+    """Return the covariance of block and learning rate."""
+    blocks, rates = np.array(points, np.float64).T
+    return float(((blocks - blocks.mean()) * (rates - rates.mean())).mean())
 
 
 def _coded(problem: Problem) -> _Coded:
@@ -268,16 +296,35 @@ def _whole_classes(
     order: Order, division: Division, members: list[Numbers], coded: _Coded
 ) -> Iterator[tuple[str, float, Numbers]]:
     """Yield the answers in which every group is a run of whole classes."""
-    smallest = min(part.size for part in members)
-    if len(members) < len(coded.groups) or smallest > min(group.size for group in coded.groups):
+    if len(members) < len(coded.groups) or not _coverable(members, coded):
         return
-    for label, price, way in (("", 0.0, members), (", classes reversed", 0.4, members[::-1])):
+    for label, price, way in (("", 0.0, members), (", classes reversed", 1.0, members[::-1])):
         taken = _cover(coded.groups, [coded.parameters[part] for part in way])
         if taken is not None:
             chosen = np.concatenate([way[number] for number in taken])
             frozen = 0.3 * (len(taken) < len(way))
             cost = order.price + division.price + price + frozen
             yield f"{order.name} by {division.name}{label}", cost, chosen
+
+
+def _coverable(members: list[Numbers], coded: _Coded) -> bool:
+    """Return whether every group holds no more than the classes that fit into it do together.
+
+    Orders do not matter here, so most divisions are dismissed at once.
+    """
+    length = int(max(coded.parameters.max(), *(group.max() for group in coded.groups))) + 1
+    kinds: dict[bytes, tuple[Numbers, int]] = {}
+    for part in members:
+        counts = _counts(coded.parameters[part], length)
+        kinds[counts.tobytes()] = (counts, kinds.get(counts.tobytes(), (counts, 0))[1] + 1)
+    rows = np.stack([counts for counts, _ in kinds.values()])
+    times = np.array([count for _, count in kinds.values()])
+    for group in {group.tobytes(): group for group in coded.groups}.values():
+        needed, unknown = _counts(group, length), int(np.count_nonzero(group == ANY))
+        inside = np.maximum(rows - needed, 0).sum(axis=1) <= unknown
+        if ((rows[inside] * times[inside, None]).sum(axis=0) < needed).any():
+            return False
+    return True
 
 
 class _Shelf:
@@ -291,15 +338,22 @@ class _Shelf:
             self._keys.append(key)
             self._kinds.setdefault(key, (codes, []))[1].append(number)
 
-    def first(self, group: Numbers, place: int, start: int) -> int | None:
-        """Return the first class from ``start`` on that lies at ``place`` of a group."""
+    def first(self, group: Numbers, text: bytes | None, place: int, start: int) -> int | None:
+        """Return the first class from ``start`` on that lies at ``place`` of a group.
+
+        ``text`` is the group's bytes, None where some of its shapes are unknown.
+        """
         best: int | None = None
-        for codes, numbers in self._kinds.values():
+        for key, (codes, numbers) in self._kinds.items():
             at = bisect_left(numbers, start)
             if at == len(numbers) or (best is not None and numbers[at] >= best):
                 continue
-            part = group[place : place + codes.size]
-            if part.size == codes.size and ((part == codes) | (part == ANY)).all():
+            if text is not None:
+                lies = text.startswith(key, place * codes.itemsize)
+            else:
+                part = group[place : place + codes.size]
+                lies = part.size == codes.size and bool(((part == codes) | (part == ANY)).all())
+            if lies:
                 best = numbers[at]
         return best
 
@@ -319,6 +373,7 @@ def _cover(groups: list[Numbers], classes: list[Numbers]) -> list[int] | None:
     Inside a group classes ascend; of classes that look alike the first one left is taken.
     """
     shelf = _Shelf(classes)
+    texts = [None if (group == ANY).any() else group.tobytes() for group in groups]
     taken: list[int] = []
     trail: list[tuple[int, int, int]] = []
     group = place = start = 0
@@ -327,7 +382,7 @@ def _cover(groups: list[Numbers], classes: list[Numbers]) -> list[int] | None:
             group, place, start = group + 1, 0, 0
             if group == len(groups):
                 return taken
-        number = shelf.first(groups[group], place, start)
+        number = shelf.first(groups[group], texts[group], place, start)
         if number is not None:
             trail.append((group, place, number))
             shelf.take(number)

@@ -63,7 +63,7 @@ def test_headers_alone_are_never_sure_but_of_single_shapes(asked: list[Puzzle]) 
         if one.swapped:
             continue
         assert score.wrong_sure == []
-        if one.ordered and "frozen" not in one.name and "reversed" not in one.name:
+        if one.ordered and not any(w in one.name for w in ("frozen", "reversed", "last first")):
             assert score.counts["by_order wrong"] <= 4, one.name
         shapes = [one.problem.slots[s] for s, st in enumerate(answer.standings) if st == "sure"]
         assert all(one.problem.slots.count(shape) == 1 for shape in shapes)

@@ -10,7 +10,12 @@ import torch
 from torch import nn
 
 from ckptools import layouts
-from ckptools.layouts.parameters.naming import balances, identify, identify_pair
+from ckptools.layouts.parameters.naming import (
+    balances,
+    identify,
+    identify_by_model,
+    identify_pair,
+)
 from ckptools.types.checkpoint import Checkpoint
 from tests.builders.small_models import Language, cross_entropy, language_batches, with_lora
 
@@ -91,6 +96,19 @@ def test_param_names_are_believed(tmp_path: Path) -> None:
     assert opened.optimizers[0].matched_by == "names"
     assert standings(opened, truth) == {"sure": len(truth)}
     assert standings(identify(opened), truth) == {"sure": len(truth)}
+
+
+def test_a_model_says_what_is_trained_and_in_which_order(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Language("gelu", layers=4)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(("blocks.0", "blocks.2")))
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    files, truth = written(tmp_path, model, "AdamW", (30,))
+    found = identify_by_model(layouts.open(files[0]), trained)
+    assert found.optimizers[0].matched_by == "model"
+    counts = standings(found, truth)
+    assert counts.get("sure", 0) + counts.get("by_order", 0) == len(truth)
 
 
 def test_an_adapter_trains_inside_a_frozen_model(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -139,6 +140,15 @@ def test_usual_groups_come_first(groups: list[list[str]]) -> None:
 
 def test_empty_states_fit_everywhere() -> None:
     assert best(NAMES, [NAMES], empty=("layers.1.a.bias", "layers.1.b.weight")) == NAMES
+
+
+def test_layer_wise_rates_tell_which_end_comes_first() -> None:
+    blocks = [[n for n in NAMES if f".{i}." in n] for i in range(4)]
+    for groups in (blocks, blocks[::-1]):
+        asked = problem(NAMES, groups)
+        rates = [1e-4 * 0.8 ** (3 - int(group[0].split(".")[1])) for group in groups]
+        found = hypotheses(replace(asked, rates=tuple(rates)), located(NAMES))
+        assert [NAMES[i] for i in found[0].candidates] == [n for g in groups for n in g]
 
 
 def test_strangers_have_no_hypothesis() -> None:
