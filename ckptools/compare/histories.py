@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -294,18 +292,14 @@ def even_chunks(ref: TensorRef) -> Iterator[Values]:
 
 
 def judge_states(checkpoint: Checkpoint) -> tuple[StateChange, ...]:
-    """Return what one file alone allows to say of each Adam state: the moment bound.
-
-    States are judged side by side: numpy's passes over a chunk leave the interpreter free.
-    """
-    jobs = []
+    """Return what one file alone allows to say of each Adam state: the moment bound."""
+    found = []
     for index, optimizer in enumerate(checkpoint.optimizers):
         for position, state in enumerate(optimizer.states):
             refs = {slot: state.slots[slot] for slot in _MOMENTS if slot in state.slots}
             if len(refs) == 2 and _comparable(*refs.values()):
-                jobs.append((index, position, optimizer, state, refs))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return tuple(pool.map(lambda job: _one_file(*job), jobs))
+                found.append(_one_file(index, position, optimizer, state, refs))
+    return tuple(found)
 
 
 def _comparable(first: TensorRef, second: TensorRef) -> bool:
