@@ -15,10 +15,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
 import ckptools
+from ckptools.cli.main import Commands
 from ckptools.rules import judge, rules
 from ckptools.rules.file.faults import KINDS
 from ckptools.rules.registry import Rule
@@ -28,12 +30,8 @@ from tests.builders.evidence import Builder
 from tests.builders.healthy import HEALTHY, transformer
 
 RULES = {rule.code: rule for rule in rules}
-#: every command of the command line, now and planned
-COMMANDS = {
-    "inspect", "diff", "timeline", "log", "fit", "reset", "undo", "convert", "rerun", "diagnose",
-    "watch", "seal", "explain", "demo", "repair", "transplant", "drop", "strip", "rescale",
-    "rename", "cast", "reset-optimizer", "assign", "blend",
-}  # fmt: skip
+#: every command that there is: advice must never lead nowhere
+COMMANDS = set(Commands().list_commands(click.Context(click.Command("ckptools"))))
 
 
 @cache

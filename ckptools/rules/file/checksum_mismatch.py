@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ckptools.rules.advice import command, path_of
+from ckptools.rules.advice import command, history, path_of
 from ckptools.rules.file.faults import covers, faults, report
 from ckptools.rules.registry import rule
 from ckptools.rules.weights import listed
@@ -60,8 +60,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 def _advice(evidence: Evidence, fault: Fault) -> str:
     """Return the repair where the flipped bit is known, else the command that looks around."""
-    path = path_of(evidence)
-    return command("repair", path) if "bit" in fault.evidence else command("diagnose", path)
+    if "bit" in fault.evidence:
+        return command("repair", path_of(evidence))
+    return history(evidence)
 
 
 def _tensors_at(evidence: Evidence, place: str) -> list[str]:
