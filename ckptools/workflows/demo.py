@@ -133,7 +133,7 @@ class Demonstration:
         if grave:
             blocks.append(Paragraph(f"{grave} false alarms on a healthy checkpoint", "caution"))
         else:
-            blocks.append(Paragraph("nothing is wrong with the healthy checkpoint", "good"))
+            blocks.append(Paragraph("no finding above a note on the healthy checkpoint", "good"))
         return blocks
 
     def _planting(self) -> list[Block]:
