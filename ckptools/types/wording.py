@@ -31,7 +31,7 @@ class Wording(str):
         sentence.values = values
         return sentence
 
-    def __getnewargs__(self) -> tuple[str, dict[str, Any]]:
+    def __getnewargs__(self) -> tuple[str, dict[str, Any]]:  # type: ignore[override]
         """Let copies and pickles keep what the sentence is made of."""
         return self.template, self.values
 
