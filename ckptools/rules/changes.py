@@ -10,6 +10,7 @@ from ckptools.compare.bounds.premises import MEANINGS
 from ckptools.rules.weights import FEW
 from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.evidence import Evidence
+from ckptools.types.wording import join
 
 if TYPE_CHECKING:  # numpy, which a listing does without
     from ckptools.compare.bounds.result import BoundResult
@@ -67,7 +68,7 @@ def violated(state: StateChange, bounds: Sequence[str]) -> list[BoundResult]:
 def premises(results: Iterable[BoundResult]) -> str:
     """Return the failed premises in words, or an empty text."""
     words = dict.fromkeys(word for one in results for word in one.failed)
-    return "; ".join(MEANINGS[word] for word in words)
+    return join((MEANINGS[word] for word in words), "; ")
 
 
 def gathered(

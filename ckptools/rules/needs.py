@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ckptools.types.evidence import Evidence
+from ckptools.types.wording import say
 
 
 def _has_slots(evidence: Evidence) -> bool:
@@ -18,24 +19,27 @@ def _has_spectrum(evidence: Evidence) -> bool:
 
 #: need -> (whether the evidence has it, the reason for which a rule is skipped without it)
 NEEDS: dict[str, tuple[Callable[[Evidence], bool], str]] = {
-    "checkpoint": (lambda evidence: evidence.checkpoint is not None, "no checkpoint was given"),
+    "checkpoint": (
+        lambda evidence: evidence.checkpoint is not None,
+        say("no checkpoint was given"),
+    ),
     "measurements": (
         lambda evidence: evidence.measurements is not None,
-        "values were not measured (headers only)",
+        say("values were not measured (headers only)"),
     ),
-    "slots": (_has_slots, "no optimizer state was measured"),
-    "spectrum": (_has_spectrum, "singular values were not computed (--spectrum)"),
+    "slots": (_has_slots, say("no optimizer state was measured")),
+    "spectrum": (_has_spectrum, say("singular values were not computed (--spectrum)")),
     "checksums": (
         lambda evidence: evidence.checksums is not None,
-        "checksums were not verified (--verify)",
+        say("checksums were not verified (--verify)"),
     ),
-    "earlier": (lambda evidence: bool(evidence.earlier), "no earlier checkpoint was given"),
-    "changes": (lambda evidence: bool(evidence.changes), "nothing was compared with it"),
+    "earlier": (lambda evidence: bool(evidence.earlier), say("no earlier checkpoint was given")),
+    "changes": (lambda evidence: bool(evidence.changes), say("nothing was compared with it")),
     "states": (
         lambda evidence: evidence.states is not None,
-        "optimizer states were not held against their bounds",
+        say("optimizer states were not held against their bounds"),
     ),
-    "log": (lambda evidence: evidence.log is not None, "no training log was given"),
+    "log": (lambda evidence: evidence.log is not None, say("no training log was given")),
 }
 
 

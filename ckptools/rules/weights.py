@@ -10,6 +10,8 @@ from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.measurements import Statistics
 from ckptools.types.tensor import FLOATING
+from ckptools.types.wording import count as count
+from ckptools.types.wording import join, say
 
 #: Up to so many tensors are reported one by one; more are gathered by module, then by set.
 FEW = 8
@@ -207,10 +209,7 @@ def _grouped(triples: Iterable[tuple[str, str | None, Measured]]) -> list[Gather
 
 def listed(names: Sequence[str], few: int = 3) -> str:
     """Return the first names and how many more there are."""
-    more = f" and {len(names) - few} more" if len(names) > few else ""
-    return ", ".join(names[:few]) + more
-
-
-def count(number: int, word: str, plural: str | None = None) -> str:
-    """Return "1 tensor" or "2 tensors"."""
-    return f"{number:,} {word if number == 1 else plural or word + 's'}"
+    shown = join(names[:few])
+    if len(names) <= few:
+        return shown
+    return say("{names} and {more} more", names=shown, more=len(names) - few)

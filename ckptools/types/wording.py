@@ -7,6 +7,7 @@ values.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -35,6 +36,10 @@ class Wording(str):
         """Let copies and pickles keep what the sentence is made of."""
         return self.template, self.values
 
+    def __add__(self, other: str) -> Series:
+        """Put another text behind it; both stay what they are."""
+        return Series((self, other), "")
+
 
 def say(template: str, /, **values: Any) -> Wording:
     """Return the sentence of a template and its values.
@@ -44,3 +49,62 @@ def say(template: str, /, **values: Any) -> Wording:
     KeyError, ValueError: the template asks for a value that is not given, or in a wrong format.
     """
     return Wording(template, values)
+
+
+class Noun(Wording):
+    """A noun in the form that its number asks for; the template is its singular."""
+
+    __slots__ = ()
+
+    def __new__(cls, word: str, form: str) -> Noun:
+        """Keep the singular beside the form that is said."""
+        noun = str.__new__(cls, form)
+        noun.template = word
+        noun.values = {}
+        return noun
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        """Let copies and pickles keep the singular."""
+        return self.template, str(self)
+
+
+class Series(str):
+    """Several texts joined; each may be a Wording, and languages join differently.
+
+    Attributes
+    ----------
+    parts: the texts.
+    separator: what stands between them in English.
+    """
+
+    __slots__ = ("parts", "separator")
+
+    parts: tuple[str, ...]
+    separator: str
+
+    def __new__(cls, parts: Iterable[str], separator: str = ", ") -> Series:
+        """Join the parts."""
+        known = tuple(parts)
+        series = super().__new__(cls, separator.join(known))
+        series.parts = known
+        series.separator = separator
+        return series
+
+    def __getnewargs__(self) -> tuple[tuple[str, ...], str]:  # type: ignore[override]
+        """Let copies and pickles keep the parts."""
+        return self.parts, self.separator
+
+    def __add__(self, other: str) -> Series:
+        """Put another text behind it; both stay what they are."""
+        return Series((self, other), "")
+
+
+def join(parts: Iterable[str], separator: str = ", ") -> Series:
+    """Return the texts joined, able to be said in another language."""
+    return Series(parts, separator)
+
+
+def count(number: int, word: str, plural: str | None = None) -> Wording:
+    """Return "1 tensor" or "2 tensors"."""
+    form = word if number == 1 else plural or word + "s"
+    return say("{number:,} {noun}", number=number, noun=Noun(word, form))

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ckptools.types.wording import say
+
 #: Unit roundoff by dtype; float64 is padded for our own float64 arithmetic.
 ROUNDOFF = {"float64": 2.0**-50, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
@@ -26,28 +28,34 @@ UNDERFLOW = {
 }
 
 #: Every premise that can fail, and what is then known or not known.
-MEANINGS = {
-    "kind": "the optimizer is not known to keep Adam's moments",
-    "update-rule": "the optimizer keeps Adam's moments but does not move weights as Adam does",
-    "betas": "beta1 and beta2 are unknown or outside [0, 1) and (0, 1)",
-    "betas-changed": "the two files have different betas",
-    "betas-cycled": "a scheduler moves beta1 (OneCycleLR and CyclicLR do)",
-    "eps": "eps is unknown, zero or differs between the files",
-    "step": "the parameter's own step count is unknown",
-    "step-order": "the older file has as many steps as the newer one, or more",
-    "amsgrad": "AMSGrad replaces v in the update by its running maximum",
-    "amsgrad-changed": "AMSGrad was switched between the files",
-    "state-dtype": "the moments' dtype is unknown or has no element-wise proof (8-bit blocks)",
-    "weight-dtype": "the weights' dtype is unknown",
-    "learning-rate": "the learning rates used between the files are unknown",
-    "learning-rate-assumed": "the largest learning rate between the files is assumed, not known",
-    "weight-decay": "the weight decay differs between the files, or lr·decay may pass 1",
-    "decay-kind": "decoupled (AdamW) or coupled (Adam) weight decay is not known",
-    "bias-correction": "bias correction is switched off and step counts alone scale the update",
-    "averaged-weights": "the weights are an average (EMA, SWA), not what the optimizer updated",
-    "edited-weights": "the weights were edited or renormalised between the files",
-    "group-edited": "the parameter's group was edited between the files",
-    "name": "the state is not surely this parameter's",
+MEANINGS: dict[str, str] = {
+    "kind": say("the optimizer is not known to keep Adam's moments"),
+    "update-rule": say("the optimizer keeps Adam's moments but does not move weights as Adam does"),
+    "betas": say("beta1 and beta2 are unknown or outside [0, 1) and (0, 1)"),
+    "betas-changed": say("the two files have different betas"),
+    "betas-cycled": say("a scheduler moves beta1 (OneCycleLR and CyclicLR do)"),
+    "eps": say("eps is unknown, zero or differs between the files"),
+    "step": say("the parameter's own step count is unknown"),
+    "step-order": say("the older file has as many steps as the newer one, or more"),
+    "amsgrad": say("AMSGrad replaces v in the update by its running maximum"),
+    "amsgrad-changed": say("AMSGrad was switched between the files"),
+    "state-dtype": say("the moments' dtype is unknown or has no element-wise proof (8-bit blocks)"),
+    "weight-dtype": say("the weights' dtype is unknown"),
+    "learning-rate": say("the learning rates used between the files are unknown"),
+    "learning-rate-assumed": say(
+        "the largest learning rate between the files is assumed, not known"
+    ),
+    "weight-decay": say("the weight decay differs between the files, or lr·decay may pass 1"),
+    "decay-kind": say("decoupled (AdamW) or coupled (Adam) weight decay is not known"),
+    "bias-correction": say(
+        "bias correction is switched off and step counts alone scale the update"
+    ),
+    "averaged-weights": say(
+        "the weights are an average (EMA, SWA), not what the optimizer updated"
+    ),
+    "edited-weights": say("the weights were edited or renormalised between the files"),
+    "group-edited": say("the parameter's group was edited between the files"),
+    "name": say("the state is not surely this parameter's"),
 }
 
 #: Premises that the recurrences of m and v need.

@@ -9,6 +9,7 @@ from ckptools.rules.changes import gathered, of_one_run
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -51,8 +52,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             exchanged = source.get(origin) == matches[0].name_b
             yield found(
                 target,
-                f"holds what {origin} held in {change.a.path}"
-                + (", and the other way round: they were exchanged" if exchanged else ""),
+                say("holds what {origin} held in {path}", origin=origin, path=change.a.path)
+                + (say(", and the other way round: they were exchanged") if exchanged else ""),
                 evidence={
                     "best_match": origin,
                     "cosine": matches[0].best_cosine,

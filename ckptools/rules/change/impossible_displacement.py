@@ -20,6 +20,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.types.change import StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 _BOUNDS = ("replay", "strip", "displacement")
 
@@ -64,12 +65,19 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             proved = [one for one in results if one.proves]
             unknown = "" if proved else premises(results[:1])
             if not same_history(change):
-                unknown = unknown or "the older file may be of another run"
+                unknown = unknown or say("the older file may be of another run")
             worst = (proved or results)[0]
             yield found(
                 target,
-                f"{worst.above:,} of {worst.judged:,} elements moved up to {worst.ratio:.3g} times "
-                f"as far as {states[0].steps} steps can" + (f" ({unknown})" if unknown else ""),
+                say(
+                    "{above:,} of {judged:,} elements moved up to {ratio:.3g} times as far "
+                    "as {steps} steps can",
+                    above=worst.above,
+                    judged=worst.judged,
+                    ratio=worst.ratio,
+                    steps=states[0].steps,
+                )
+                + (say(" ({unknown})", unknown=unknown) if unknown else ""),
                 evidence=numbers(results) | {"tensors": [s.target for s in states][:100]},
                 limit=1.0,
                 confidence="hint" if unknown else "",

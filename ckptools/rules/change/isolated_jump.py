@@ -11,6 +11,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -53,8 +54,12 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             ratio = _ratio(matches[0])
             yield found(
                 target,
-                f"one element moved by {matches[0].max_abs_change:.3g}, {ratio:.0f} times as far "
-                "as the others",
+                say(
+                    "one element moved by {max_abs_change:.3g}, {ratio:.0f} times as far as "
+                    "the others",
+                    max_abs_change=matches[0].max_abs_change,
+                    ratio=ratio,
+                ),
                 evidence={
                     "ratio": ratio,
                     "max_abs_change": matches[0].max_abs_change,

@@ -10,6 +10,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 #: A cosine above this is no loss, however still the siblings are.
 _LOST = 0.9
@@ -57,8 +58,12 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             cosine = matches[0].cosine
             yield found(
                 target,
-                f"its cosine with itself in {change.a.path} is {cosine:.3f}; usual is "
-                f"{1 - usual:.4f}",
+                say(
+                    "its cosine with itself in {path} is {cosine:.3f}; usual is {usual:.4f}",
+                    path=change.a.path,
+                    cosine=cosine,
+                    usual=1 - usual,
+                ),
                 evidence={"cosine": cosine, "tensors": [m.name_b for m in matches][:100]},
                 limit=1 - least,
                 advice=advice.restore(evidence, target),

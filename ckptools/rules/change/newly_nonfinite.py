@@ -10,6 +10,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -46,7 +47,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             elements = sum(match.broken for match in matches)
             yield found(
                 target,
-                f"{elements:,} elements were finite in {change.a.path} and are not now",
+                say(
+                    "{elements:,} elements were finite in {path} and are not now",
+                    elements=elements,
+                    path=change.a.path,
+                ),
                 evidence={"elements": elements, "tensors": _names(matches)},
                 advice=advice.restore(evidence, target),
             )

@@ -11,6 +11,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -57,7 +58,12 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             ratio = matches[0].norm_ratio or 0.0
             yield found(
                 target,
-                f"its norm is {ratio:.3g} times that in {change.a.path}; usual is {exp(usual):.3g}",
+                say(
+                    "its norm is {ratio:.3g} times that in {path}; usual is {usual:.3g}",
+                    ratio=ratio,
+                    path=change.a.path,
+                    usual=exp(usual),
+                ),
                 evidence={"norm_ratio": ratio, "tensors": [m.name_b for m in matches][:100]},
                 limit=limit,
                 advice=advice.restore(evidence, target),

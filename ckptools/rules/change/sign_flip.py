@@ -9,6 +9,7 @@ from ckptools.rules.changes import gathered, of_one_run
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -48,7 +49,11 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         for target, matches in groups.items():
             yield found(
                 target,
-                f"is the negative of itself in {change.a.path} (cosine {matches[0].cosine:.4f})",
+                say(
+                    "is the negative of itself in {path} (cosine {cosine:.4f})",
+                    path=change.a.path,
+                    cosine=matches[0].cosine,
+                ),
                 evidence={
                     "cosine": matches[0].cosine,
                     "tensors": [match.name_b for match in matches][:100],

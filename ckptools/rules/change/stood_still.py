@@ -10,6 +10,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -57,7 +58,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             source = sources[matches[0].name_b]
             yield found(
                 target,
-                f"is that of {source}, bit for bit, while {moved} other tensors moved",
+                say(
+                    "is that of {source}, bit for bit, while {moved} other tensors moved",
+                    source=source,
+                    moved=moved,
+                ),
                 evidence={"source": source, "tensors": [m.name_b for m in matches][:100]},
                 advice=advice.restore(evidence, target),
             )

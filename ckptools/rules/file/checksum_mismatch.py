@@ -14,6 +14,7 @@ from ckptools.types.container import Container, Fault, Record
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.tensor import TensorRef
+from ckptools.types.wording import say
 
 KINDS = covers(__name__, "crc-mismatch")
 
@@ -53,7 +54,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         else:
             yield replace(
                 finding,
-                message=f"{finding.message}; it holds {listed(names)}",
+                message=say(
+                    "{message}; it holds {names}", message=finding.message, names=listed(names)
+                ),
                 evidence={**finding.evidence, "tensors": names[:100]},
             )
 

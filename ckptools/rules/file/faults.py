@@ -14,6 +14,7 @@ from ckptools.rules.weights import FEW
 from ckptools.types.container import Fault
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 #: every kind of fault that a rule claimed -> the module of that rule
 KINDS: dict[str, str] = {}
@@ -68,7 +69,12 @@ def _several(kind: str, same: list[Fault], advice: str) -> Finding:
     number = sum(int(fault.evidence.get("count", 1)) for fault in same)
     return found(
         same[0].where,
-        f"{same[0].message}; and {number - 1:,} more faults of the kind {kind}",
+        say(
+            "{message}; and {number:,} more faults of the kind {kind}",
+            message=same[0].message,
+            number=number - 1,
+            kind=kind,
+        ),
         evidence={"kind": kind, "count": number, "where": [fault.where for fault in same][:100]},
         advice=advice,
     )

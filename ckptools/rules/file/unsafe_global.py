@@ -9,6 +9,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import FEW, count, listed
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule("FIL104", "unsafe-global", severity="error", confidence="proof", needs=("checkpoint",))
@@ -41,15 +42,18 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for use in dangerous[:FEW]:
         yield found(
             use.name,
-            "the pickle names it; loading the file would let it run (nothing was run here)",
+            say("the pickle names it; loading the file would let it run (nothing was run here)"),
             evidence={"grade": use.grade, "count": use.count, "dangerous": len(dangerous)},
             advice=inspect(evidence, "--list"),
         )
     if unknown:
         yield found(
             "pickle",
-            f"names {count(len(unknown), 'global')} beyond those of tensors and training state: "
-            f"{listed(unknown, few=5)}",
+            say(
+                "names {globals} beyond those of tensors and training state: {unknown}",
+                globals=count(len(unknown), "global"),
+                unknown=listed(unknown, few=5),
+            ),
             evidence={"grade": "unknown", "globals": unknown[:100]},
             severity="note",
             advice=inspect(evidence, "--list"),

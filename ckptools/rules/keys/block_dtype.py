@@ -10,6 +10,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Targets, count
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 
 
 @rule("KEY105", "block-dtype-differs", severity="warning", confidence="hint", needs=("checkpoint",))
@@ -45,8 +46,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         own, others = (sorted({tensor[i] for tensor in tensors}) for i in (1, 2))
         yield found(
             place,
-            f"{count(len(tensors), 'tensor')} in {', '.join(own)}; the other blocks have them in "
-            f"{', '.join(others)}",
+            say(
+                "{tensors} in {own}; the other blocks have them in {others}",
+                tensors=count(len(tensors), "tensor"),
+                own=join(own),
+                others=join(others),
+            ),
             evidence={"dtypes": own, "usual": others, "tensors": [t[0] for t in tensors][:100]},
             advice=inspect(evidence, "--list", "--grep", grep(place.rpartition(":")[2])),
         )

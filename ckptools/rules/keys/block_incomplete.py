@@ -11,6 +11,7 @@ from ckptools.rules.weights import Targets, count, listed, siblings
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule("KEY107", "block-incomplete", severity="warning", confidence="hint", needs=("checkpoint",))
@@ -47,8 +48,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for place, suffixes in lacking.items():
         yield found(
             place,
-            f"lacks {count(len(suffixes), 'tensor')} that every other block has: "
-            f"{listed(suffixes)}",
+            say(
+                "lacks {tensors} that every other block has: {suffixes}",
+                tensors=count(len(suffixes), "tensor"),
+                suffixes=listed(suffixes),
+            ),
             evidence={"missing": suffixes[:100], "count": len(suffixes)},
             advice=inspect(evidence, "--list", "--grep", grep(place.rpartition(":")[2])),
         )

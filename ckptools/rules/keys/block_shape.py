@@ -10,6 +10,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Targets
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule("KEY104", "block-shape-differs", severity="warning", confidence="hint", needs=("checkpoint",))
@@ -40,8 +41,13 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         usual = next(t.ref.shape for b, t in group.members.items() if b != block)
         yield found(
             targets.tensor(odd),
-            f"has the shape {list(odd.ref.shape)}; in the other {len(group.members) - 1} blocks "
-            f"of {group.stack} it is {list(usual)}",
+            say(
+                "has the shape {shape}; in the other {number} blocks of {stack} it is {usual}",
+                shape=list(odd.ref.shape),
+                number=len(group.members) - 1,
+                stack=group.stack,
+                usual=list(usual),
+            ),
             evidence={"shape": list(odd.ref.shape), "usual": list(usual)},
             advice=inspect(evidence, "--list", "--grep", grep(group.suffix)),
         )

@@ -13,6 +13,7 @@ from ckptools.types.container import Fault
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.tree import Instance, Pairs
+from ckptools.types.wording import say
 
 KINDS = covers(__name__, "duplicate-key")
 
@@ -41,7 +42,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     assert evidence.checkpoint is not None
     container = evidence.checkpoint.container
     pickled = [
-        Fault("duplicate-key", key, f"the pickle gives this key {times} times")
+        Fault("duplicate-key", key, say("the pickle gives this key {times} times", times=times))
         for key, times in repeated_keys(container.root)
     ]
     every = faults(evidence)

@@ -11,6 +11,7 @@ from ckptools.rules.weights import Targets, count, listed, suffix
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule("KEY103", "missing-block", severity="warning", confidence="hint", needs=("checkpoint",))
@@ -45,8 +46,13 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         tensor = next(iter(blocks.values()))[0]
         yield found(
             targets.within(tensor, stack[1]),
-            f"{count(len(missing), 'block')} missing between {min(blocks)} and {max(blocks)}: "
-            f"{listed([str(block) for block in missing])}",
+            say(
+                "{blocks} missing between {first} and {last}: {missing}",
+                blocks=count(len(missing), "block"),
+                first=min(blocks),
+                last=max(blocks),
+                missing=listed([str(block) for block in missing]),
+            ),
             evidence={"missing": missing[:100], "blocks": len(blocks)},
             advice=inspect(evidence, "--list", "--grep", grep(stack[1].partition("*")[0])),
         )

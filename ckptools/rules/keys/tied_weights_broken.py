@@ -10,6 +10,7 @@ from ckptools.rules.weights import Targets
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, WeightSet
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 #: Saved arguments that say whether the input and output embeddings are one tensor.
 _SETTINGS = ("tie_word_embeddings", "tie_embeddings", "share_decoder_input_output_embed")
@@ -56,7 +57,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 continue
             yield found(
                 targets.tensor(second),
-                f"differs from {first.name}, though the saved settings tie the two",
+                say("differs from {name}, though the saved settings tie the two", name=first.name),
                 evidence={"tied_to": first.name, "digests": digests},
                 advice=inspect(evidence, "--grep", grep(second.name)),
             )

@@ -8,6 +8,7 @@ from ckptools.rules.advice import inspect
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 
 
 @rule("KEY101", "wrapper-prefix", severity="note", confidence="proof", needs=("checkpoint",))
@@ -36,8 +37,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         if weights.prefixes:
             yield found(
                 weights.name,
-                f"the keys start with {', '.join(repr(prefix) for prefix in weights.prefixes)}; "
-                "the bare model does not know them by these names",
+                say(
+                    "the keys start with {prefixes}; the bare model does not know them by "
+                    "these names",
+                    prefixes=join(repr(prefix) for prefix in weights.prefixes),
+                ),
                 evidence={"prefixes": list(weights.prefixes), "tensors": len(weights.tensors)},
                 advice=inspect(evidence, "--list"),
             )

@@ -9,6 +9,7 @@ from ckptools.rules.log.advice import again
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
@@ -39,16 +40,30 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if split is None:
         return
     model = split.by_model / split.before
-    better = "better" if model < 0 else "worse"
-    before, after = (f"epoch {one:g}" if one is not None else "?" for one in audit.split_epochs)
+    better = say("better") if model < 0 else say("worse")
+    before, after = (
+        say("epoch {epoch:g}", epoch=one) if one is not None else "?" for one in audit.split_epochs
+    )
     assert audit.layers is not None
     assert audit.layers_before is not None
     yield found(
         "aux_total",
-        f"{split.before:.7g} ({before}) and {split.after:.7g} ({after}) carry different layer "
-        f"weights (sum {sum(audit.layers_before):g} and {sum(audit.layers):g}): under the old ones "
-        f"{after} gives {split.under_old_weights:.2f}, so the model got {abs(model):.1%} {better} "
-        f"and the weights alone add {split.by_weights:+.1f}",
+        say(
+            "{before:.7g} ({epoch_before}) and {after:.7g} ({epoch_after}) carry different "
+            "layer weights (sum {sum_before:g} and {sum_after:g}): under the old "
+            "ones {epoch_after} gives {under_old_weights:.2f}, so the model got "
+            "{model:.1%} {better} and the weights alone add {by_weights:+.1f}",
+            before=split.before,
+            epoch_before=before,
+            after=split.after,
+            epoch_after=after,
+            sum_before=sum(audit.layers_before),
+            sum_after=sum(audit.layers),
+            under_old_weights=split.under_old_weights,
+            model=abs(model),
+            better=better,
+            by_weights=split.by_weights,
+        ),
         evidence={
             "under_old_weights": split.under_old_weights,
             "by_weights": split.by_weights,

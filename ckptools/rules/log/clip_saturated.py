@@ -9,6 +9,7 @@ from ckptools.rules.log.advice import again
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
@@ -41,12 +42,22 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         return
     low, high = clip.smallest / clip.limit, clip.largest / clip.limit
     lower = [one for one in audit.planned_clips if one < clip.smallest]
-    plan = f"; the planned {lower[0]:g} changes nothing but the effect of eps" if lower else ""
+    plan = (
+        say("; the planned {lower:g} changes nothing but the effect of eps", lower=lower[0])
+        if lower
+        else ""
+    )
     yield found(
         "grad_norm",
-        f"every norm seen is clipped {low:.0f}- to {high:.0f}-fold by {clip.limit:g}: under an "
-        f"Adam-type optimizer such a clip only fixes the gradient's length, on which the step "
-        f"does not depend{plan}",
+        say(
+            "every norm seen is clipped {low:.0f}- to {high:.0f}-fold by {limit:g}: "
+            "under an Adam-type optimizer such a clip only fixes the gradient's "
+            "length, on which the step does not depend{plan}",
+            low=low,
+            high=high,
+            limit=clip.limit,
+            plan=plan,
+        ),
         evidence={"smallest": clip.smallest, "largest": clip.largest, "seen": clip.seen},
         limit=limit,
         advice=again(audit, "--format", "json"),

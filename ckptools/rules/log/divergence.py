@@ -10,6 +10,7 @@ from ckptools.rules.log.place import place
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
@@ -49,8 +50,12 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         record = audit.log[int(series.index[onset])]
         yield found(
             series.name,
-            f"rises from about {series.values[:onset].min():.4g} to {series.values[-1]:.4g} and "
-            f"stays there, since {place(record)}",
+            say(
+                "rises from about {low:.4g} to {high:.4g} and stays there, since {place}",
+                low=series.values[:onset].min(),
+                high=series.values[-1],
+                place=place(record),
+            ),
             evidence={"onset": onset, "values": len(series.values)},
             limit=limit,
             advice=command("timeline", "."),

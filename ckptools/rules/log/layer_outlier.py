@@ -10,6 +10,7 @@ from ckptools.rules.advice import command
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
@@ -60,18 +61,28 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 def _finding(
     audit: Audit, term: str, number: int, value: float, others: list[float], limit: float
 ) -> Finding:
-    why = ""
+    why: str = ""
     if value < min(others) and term.lower() in _DIRECTIONS:
-        why = (
-            ": a cosine of zero-length segments is 0 by convention, so this points to collapsed "
-            "polylines"
+        why = say(
+            ": a cosine of zero-length segments is 0 by convention, so this points "
+            "to collapsed polylines"
         )
         if audit.clipping and audit.clipping.smallest > 100:
             low, high = _COLLAPSE / audit.clipping.largest, _COLLAPSE / audit.clipping.smallest
-            why += f", and the gradient norms would mean segments of {low:.2g} to {high:.2g} m"
+            why += say(
+                ", and the gradient norms would mean segments of {low:.2g} to {high:.2g} m",
+                low=low,
+                high=high,
+            )
     return found(
-        f"{term} of layer {number}",
-        f"{value:g} against {min(others):g} to {max(others):g} on the other layers{why}",
+        say("{term} of layer {number}", term=term, number=number),
+        say(
+            "{value:g} against {low:g} to {high:g} on the other layers{why}",
+            value=value,
+            low=min(others),
+            high=max(others),
+            why=why,
+        ),
         evidence={"value": value, "others_median": median(others)},
         limit=limit,
         advice=command("timeline", "."),

@@ -9,6 +9,7 @@ from ckptools.rules.advice import command
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
@@ -44,8 +45,14 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             continue
         yield found(
             term,
-            f"{term} carries {share:.0%} of the weighted auxiliary loss, and its first layer is "
-            f"{ratio:.1f} times its last; healthy logs of such decoders show 1.3 to 1.5",
+            say(
+                "{term} carries {share:.0%} of the weighted auxiliary loss, and its "
+                "first layer is {ratio:.1f} times its last; healthy logs of such "
+                "decoders show 1.3 to 1.5",
+                term=term,
+                share=share,
+                ratio=ratio,
+            ),
             evidence={"share": share, "first_to_last": ratio},
             limit=limit,
             advice=command("timeline", "."),

@@ -10,6 +10,7 @@ from ckptools.rules.log.place import place
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import count, join, say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
@@ -48,11 +49,16 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         if not hits:
             continue
         where = [place(audit.log[int(series.index[hit])]) for hit in hits[:_NAMED]]
-        more = f" and {len(hits) - _NAMED} more" if len(hits) > _NAMED else ""
+        more = say(" and {number} more", number=len(hits) - _NAMED) if len(hits) > _NAMED else ""
         yield found(
             series.name,
-            f"{len(hits)} spike{'s' if len(hits) > 1 else ''} in {len(series.values)} values: "
-            f"{'; '.join(where)}{more}",
+            say(
+                "{spikes} in {values} values: {where}{more}",
+                spikes=count(len(hits), "spike"),
+                values=len(series.values),
+                where=join(where, "; "),
+                more=more,
+            ),
             evidence={"spikes": len(hits), "largest": float(series.values[hits].max())},
             limit=limit,
             advice=command("timeline", "."),

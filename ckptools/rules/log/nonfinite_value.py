@@ -10,6 +10,7 @@ from ckptools.rules.log.place import place
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,8 +66,14 @@ def _finding(
     skipped = skipped or (series.term == "grad_norm" and len(bad) == 1)
     return found(
         series.name,
-        f"{first.value} at {place(first)}, {len(bad)} of {len(series.values)} values are no "
-        f"numbers, {'the last one is again' if back else 'nor is the last one'}",
+        say(
+            "{value} at {place}, {number} of {total} values are no numbers, {end}",
+            value=first.value,
+            place=place(first),
+            number=len(bad),
+            total=len(series.values),
+            end=say("the last one is again") if back else say("nor is the last one"),
+        ),
         evidence={"count": len(bad), "values": len(series.values)},
         advice=command("timeline", "."),
         severity="note" if skipped else "",

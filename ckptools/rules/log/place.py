@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ckptools.types.wording import join, say
+
 if TYPE_CHECKING:
     from ckptools.types.records import Record
 
@@ -11,12 +13,12 @@ if TYPE_CHECKING:
 def place(record: Record) -> str:
     """Return e.g. ``epoch 56, iter 1050``."""
     parts = [
-        f"{name} {value:.10g}"
+        say("{counter} {value:.10g}", counter=name, value=value)
         for name, value in (
-            ("epoch", record.epoch),
-            ("iter", record.iter),
-            ("step", record.step),
+            (say("epoch"), record.epoch),
+            (say("iter"), record.iter),
+            (say("step"), record.step),
         )
         if value is not None
     ]
-    return ", ".join(parts) or f"entry {record.row + 1}"
+    return join(parts) if parts else say("entry {row}", row=record.row + 1)

@@ -9,6 +9,7 @@ from ckptools.rules.log.advice import again
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
@@ -44,11 +45,19 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             for one in audit.counterfactuals
             if one is not plan and one.name != "before"
         ]
-        beside = f"; the others on the same losses: {', '.join(others)}" if others else ""
+        beside = (
+            say("; the others on the same losses: {others}", others=join(others)) if others else ""
+        )
         yield found(
             plan.name,
-            f"the expected {low:g}–{high:g} is reached with no training at all: these weights on "
-            f"the very same losses give {plan.total:.2f}{beside}",
+            say(
+                "the expected {low:g}–{high:g} is reached with no training at all: these "
+                "weights on the very same losses give {total:.2f}{beside}",
+                low=low,
+                high=high,
+                total=plan.total,
+                beside=beside,
+            ),
             evidence={"total": plan.total, "expected": [low, high]},
             advice=again(audit, "--format", "json"),
         )

@@ -9,9 +9,14 @@ from ckptools.rules.log.advice import again, formula, target
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
+
+
+#: how weights were found where the log does not print them
+_METHODS = {"simplest numbers": say("simplest numbers"), "least squares": say("least squares")}
 
 
 @rule("LOG101", "recovered-weights", severity="note", confidence="hint", needs=("log",))
@@ -37,21 +42,35 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     audit: Audit = evidence.log
     weights = audit.components
-    if weights is None or weights.method not in ("simplest numbers", "least squares"):
+    if weights is None or weights.method not in _METHODS:
         return
     if all(one == 1.0 for one in weights.weights.values()):
         return
     sure = (
-        "no other simple numbers do"
+        say("no other simple numbers do")
         if weights.unique
-        else (f"not unique: {weights.others} other combinations of simple numbers do, too")
+        else (
+            say(
+                "not unique: {others} other combinations of simple numbers do, too",
+                others=weights.others,
+            )
+        )
     )
     layers = ""
     if audit.layers and len(set(audit.layers)) == 1:
-        layers = f"; the auxiliary total is {audit.layers[0]:g} · the sum of it over all layers"
+        layers = say(
+            "; the auxiliary total is {layers:g} · the sum of it over all layers",
+            layers=audit.layers[0],
+        )
     yield found(
         target(audit),
-        f"total = {formula(weights.weights)} ({weights.method}; {sure}){layers}",
+        say(
+            "total = {formula} ({method}; {sure}){layers}",
+            formula=formula(weights.weights),
+            method=_METHODS[weights.method],
+            sure=sure,
+            layers=layers,
+        ),
         evidence={**weights.weights, "residual": weights.residual},
         advice=again(audit, "--format", "json"),
     )

@@ -9,6 +9,7 @@ from ckptools.rules.log.advice import again
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 
 if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
@@ -40,13 +41,23 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if warnings is None or warnings.interval is None or warnings.interval == 1:
         return
     named = warnings.named_steps
-    steps = f", and step {' and '.join(map(str, named))} are multiples of it" if named else ""
+    steps = (
+        say(", and step {named} are multiples of it", named=join(map(str, named), " and "))
+        if named
+        else ""
+    )
     yield found(
-        "gradient warnings",
-        f"{warnings.count} is one in {warnings.interval} of {warnings.steps} "
-        f"({warnings.steps} // {warnings.interval}){steps}: the norm was looked at every "
-        f"{warnings.interval} steps and warned every time, 100% and not "
-        f"{warnings.count / warnings.steps:.0%}",
+        say("gradient warnings"),
+        say(
+            "{count} is one in {interval} of {steps} ({steps} // "
+            "{interval}){multiples}: the norm was looked at every {interval} steps and "
+            "warned every time, 100% and not {share:.0%}",
+            count=warnings.count,
+            interval=warnings.interval,
+            steps=warnings.steps,
+            multiples=steps,
+            share=warnings.count / warnings.steps,
+        ),
         evidence={"interval": warnings.interval, "share_of_checks": warnings.share_of_checks},
         advice=again(audit, "--format", "json"),
     )

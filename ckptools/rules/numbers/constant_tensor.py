@@ -11,6 +11,7 @@ from ckptools.rules.weights import gathered, listed
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Statistics
+from ckptools.types.wording import say
 
 
 @rule(
@@ -49,10 +50,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     }
     for group in gathered(evidence.checkpoint, [hit for hit, _ in reasons.values()]):
         tensor, statistics = group.hits[0]
-        names = "" if group.alone else f" in {listed(group.names())}"
+        names = "" if group.alone else say(" in {names}", names=listed(group.names()))
         yield found(
             group.target,
-            f"all values are {statistics.min:.6g}{names}; {reasons[tensor.set, tensor.name][1]}",
+            say(
+                "all values are {min:.6g}{names}; {reasons}",
+                min=statistics.min,
+                names=names,
+                reasons=reasons[tensor.set, tensor.name][1],
+            ),
             evidence={"value": statistics.min, "tensors": len(group.hits)},
             advice=advice.restore(evidence, group.pattern),
         )

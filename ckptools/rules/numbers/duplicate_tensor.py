@@ -20,6 +20,7 @@ from ckptools.rules.weights import (
 from ckptools.types.checkpoint import NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 #: Smaller tensors may be equal by chance or by rounding.
 _LEAST = 64
@@ -63,8 +64,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for (_, target, source), tensors in inside.items():
         yield found(
             targets.within(tensors[0], target),
-            f"{count(len(tensors), 'tensor')} equal to {source}, bit for bit: "
-            f"{listed([suffix(tensor) for tensor in tensors])}",
+            say(
+                "{tensors} equal to {source}, bit for bit: {names}",
+                tensors=count(len(tensors), "tensor"),
+                source=source,
+                names=listed([suffix(tensor) for tensor in tensors]),
+            ),
             evidence={"equal_to": source, "tensors": [tensor.name for tensor in tensors][:100]},
             advice=inspect(evidence, "--grep", grep(target)),
         )
@@ -72,7 +77,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         names = [f"{copy.name} = {source.name}" for copy, source in elsewhere]
         yield found(
             targets.tensor(elsewhere[0][0]),
-            f"{count(len(names), 'pair')} of equal tensors stored twice: {listed(names)}",
+            say(
+                "{pairs} of equal tensors stored twice: {names}",
+                pairs=count(len(names), "pair"),
+                names=listed(names),
+            ),
             evidence={"pairs": names[:100], "count": len(names)},
             severity="note",
             advice=inspect(evidence, "--grep", grep(elsewhere[0][0].name)),

@@ -10,6 +10,7 @@ from ckptools.rules.weights import count, gathered, parameters
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Statistics
+from ckptools.types.wording import say
 
 #: Empty powers of two between the largest values and the rest that are worth a word.
 LIMIT = 6.0
@@ -54,8 +55,13 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         largest = max(statistics.abs_max or 0.0 for _, statistics in group.hits)
         yield found(
             group.target,
-            f"{count(number, 'value')} up to {largest:.4g}, with {gap} empty powers of two "
-            "between them and the rest",
+            say(
+                "{values} up to {largest:.4g}, with {gap} empty powers of two between "
+                "them and the rest",
+                values=count(number, "value"),
+                largest=largest,
+                gap=gap,
+            ),
             evidence={"exponent_gap": gap, "isolated": number, "abs_max": largest},
             limit=limit,
             advice=advice.inspect(evidence, "--verify"),

@@ -9,6 +9,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.rules.slots import SQUARES, gathered_slots, measured_slots
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 
 
 @rule(
@@ -50,7 +51,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         names = sorted({slot.slot for slot in slots})
         yield found(
             target,
-            f"{', '.join(names)} goes down to {lowest:.3g}; it is an average of squares",
+            say(
+                "{names} goes down to {lowest:.3g}; it is an average of squares",
+                names=join(names),
+                lowest=lowest,
+            ),
             evidence={"min": lowest, "slots": names, "states": len(slots)},
             limit=0.0,
             advice=advice.history(evidence),

@@ -9,6 +9,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.rules.slots import gathered_slots, measured_slots
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 
 
 @rule(
@@ -45,7 +46,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         names = sorted({slot.slot for slot in slots})
         yield found(
             target,
-            f"{nan:,} NaN and {inf:,} infinities in {', '.join(names)}",
+            say(
+                "{nan:,} NaN and {inf:,} infinities in {names}", nan=nan, inf=inf, names=join(names)
+            ),
             evidence={"nan": nan, "inf": inf, "slots": names, "states": len(slots)},
             advice=advice.history(evidence),
         )

@@ -9,6 +9,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Gathered, count, gathered, is_mask, measured
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 
 
 @rule(
@@ -55,11 +56,18 @@ def _finding(evidence: Evidence, group: Gathered) -> Finding:
     nan = sum(statistics.nan for _, statistics in group.hits)
     inf = sum(statistics.inf for _, statistics in group.hits)
     numel = sum(statistics.numel for _, statistics in group.hits)
-    kinds = [f"{nan:,} NaN"] * bool(nan) + [count(inf, "infinity", "infinities")] * bool(inf)
-    spread = "" if group.alone else f" in {len(group.hits)} tensors"
+    kinds = [say("{nan:,} NaN", nan=nan)] * bool(nan) + [
+        count(inf, "infinity", "infinities")
+    ] * bool(inf)
+    spread = "" if group.alone else say(" in {number} tensors", number=len(group.hits))
     return found(
         group.target,
-        f"{' and '.join(kinds)} among {numel:,} values{spread}",
+        say(
+            "{kinds} among {numel:,} values{spread}",
+            kinds=join(kinds, " and "),
+            numel=numel,
+            spread=spread,
+        ),
         evidence={"nan": nan, "inf": inf, "numel": numel, "tensors": len(group.hits)},
         advice=advice.restore(evidence, group.pattern),
     )

@@ -9,6 +9,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import count, gathered, is_mask, parameters
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 
 
 @rule(
@@ -53,8 +54,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         dtypes = sorted({tensor.ref.dtype for tensor, _ in group.hits})
         yield found(
             group.target,
-            f"{count(number, 'value')} within a factor of two of the largest "
-            f"{', '.join(dtypes)} (largest {largest:.4g})",
+            say(
+                "{values} within a factor of two of the largest {dtypes} (largest {largest:.4g})",
+                values=count(number, "value"),
+                dtypes=join(dtypes),
+                largest=largest,
+            ),
             evidence={"near_overflow": number, "abs_max": largest, "tensors": len(group.hits)},
             advice=advice.restore(evidence, group.pattern),
         )

@@ -10,6 +10,7 @@ from ckptools.rules.weights import count, gathered, listed, parameters
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Statistics
+from ckptools.types.wording import say
 
 
 @rule(
@@ -49,10 +50,15 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     for group in gathered(evidence.checkpoint, hits, few=4):
         number = sum(statistics.subnormal for _, statistics in group.hits)
         most = max(share(statistics) for _, statistics in group.hits)
-        names = "" if group.alone else f" in {listed(group.names())}"
+        names = "" if group.alone else say(" in {names}", names=listed(group.names()))
         yield found(
             group.target,
-            f"{count(number, 'value')} below the normal range, {most:.0%} of the tensor{names}",
+            say(
+                "{values} below the normal range, {most:.0%} of the tensor{names}",
+                values=count(number, "value"),
+                most=most,
+                names=names,
+            ),
             evidence={"subnormal": number, "share": most, "tensors": len(group.hits)},
             limit=limit,
             advice=advice.inspect(evidence, "--sort", "subnormal"),

@@ -14,6 +14,7 @@ from ckptools.rules.fresh import fresh_places, fresh_sets, judged_by_set, steppe
 from ckptools.rules.weights import Measured, lies_in, parameters, siblings
 from ckptools.types.evidence import Evidence
 from ckptools.types.measurements import Statistics
+from ckptools.types.wording import say
 
 #: With fewer siblings than this there is no usual state.
 _LEAST_SIBLINGS = 3
@@ -37,11 +38,11 @@ def out_of_place(
             continue  # as fresh as the matrices around it, of which SPR105 speaks
         share = shares.get((tensor.set, tensor.name))
         if share is not None and share < 0.5:
-            yield (tensor, statistics), "most of the other blocks have more there"
+            yield (tensor, statistics), say("most of the other blocks have more there")
         elif tensor.name in moved:
-            yield (tensor, statistics), "the optimizer remembers gradients of it"
+            yield (tensor, statistics), say("the optimizer remembers gradients of it")
         elif share is None and len(tensor.ref.shape) > 1 and not statistics.initializers:
-            yield (tensor, statistics), "nothing is known to start like this"
+            yield (tensor, statistics), say("nothing is known to start like this")
 
 
 def _untrained(evidence: Evidence) -> set[tuple[str, str]]:

@@ -20,6 +20,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.types.change import StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 _BOUNDS = ("innovation", "decay")
 Hit = tuple[StateChange, list[Any]]
@@ -68,12 +69,17 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             worst = members[0][1]
             unknown = premises(worst)
             if not same_history(change):
-                unknown = unknown or "the older file may be of another run"
+                unknown = unknown or say("the older file may be of another run")
             share = worst[0].above / max(worst[0].judged, 1)
             yield found(
                 target,
-                f"{share:.0%} of its moments cannot have grown out of {change.a.path} in "
-                f"{members[0][0].steps} steps" + (f" ({unknown})" if unknown else ""),
+                say(
+                    "{share:.0%} of its moments cannot have grown out of {path} in {steps} steps",
+                    share=share,
+                    path=change.a.path,
+                    steps=members[0][0].steps,
+                )
+                + (say(" ({unknown})", unknown=unknown) if unknown else ""),
                 evidence=numbers(worst) | {"states": [hit[0].target for hit in members][:100]},
                 limit=1.0,
                 confidence="hint" if unknown else "",

@@ -10,6 +10,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.types.change import StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -51,9 +52,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         elements = sum(one.above for one in results)
         yield found(
             target,
-            f"{elements:,} elements of exp_avg are impossible beside exp_avg_sq"
-            + (f" ({len(states)} states)" if len(states) > 1 else "")
-            + (f" ({unknown})" if unknown else ""),
+            say(
+                "{elements:,} elements of exp_avg are impossible beside exp_avg_sq",
+                elements=elements,
+            )
+            + (say(" ({number} states)", number=len(states)) if len(states) > 1 else "")
+            + (say(" ({unknown})", unknown=unknown) if unknown else ""),
             evidence=numbers(results[:1]) | {"states": [s.target for s in states][:100]},
             limit=1.0,
             confidence="hint" if unknown else "",
@@ -62,4 +66,4 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _optimizer(state: StateChange) -> str:
-    return f"optimizer {state.optimizer}"
+    return say("optimizer {optimizer}", optimizer=state.optimizer)

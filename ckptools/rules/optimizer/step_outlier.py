@@ -12,6 +12,7 @@ from ckptools.rules.weights import listed
 from ckptools.types.checkpoint import OptimizerState
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 #: At least so large a share counts the same steps before the others are odd.
 _MAJORITY = 0.75
@@ -46,8 +47,13 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         for step, names in odd.items():
             yield found(
                 names[0],
-                f"step {step:g} where {len(optimizer.states) - len(names)} other states have "
-                f"{usual:g}: {listed(names)}",
+                say(
+                    "step {step:g} where {number} other states have {usual:g}: {names}",
+                    step=step,
+                    number=len(optimizer.states) - len(names),
+                    usual=usual,
+                    names=listed(names),
+                ),
                 evidence={"step": step, "usual": usual, "states": names[:100]},
                 advice=advice.history(evidence),
             )

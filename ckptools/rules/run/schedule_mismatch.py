@@ -10,6 +10,7 @@ from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule("RUN102", "schedule-mismatch", severity="warning", confidence="hint", needs=("checkpoint",))
@@ -47,7 +48,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         if _differ(lr, rate):
             yield found(
                 f"{optimizer.key}.param_groups[{group.index}]",
-                f"learning rate {lr:.4g}, while the scheduler last gave {rate:.4g}",
+                say(
+                    "learning rate {lr:.4g}, while the scheduler last gave {rate:.4g}",
+                    lr=lr,
+                    rate=rate,
+                ),
                 evidence={"lr": lr, "last_lr": rate, "group": group.index},
                 advice=advice.history(evidence),
             )

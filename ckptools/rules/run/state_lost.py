@@ -11,6 +11,7 @@ from ckptools.rules.weights import count, listed
 from ckptools.types.checkpoint import OptimizerState
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -50,7 +51,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         if before.key not in now:
             yield found(
                 before.key,
-                f"{older.path} holds an optimizer here, this file none",
+                say("{path} holds an optimizer here, this file none", path=older.path),
                 evidence={"states": len(before.states)},
                 advice=advice.history(evidence),
             )
@@ -59,7 +60,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         if names:
             yield found(
                 names[0],
-                f"{count(len(names), 'state')} of {older.path} missing: {listed(names)}",
+                say(
+                    "{states} of {path} missing: {names}",
+                    states=count(len(names), "state"),
+                    path=older.path,
+                    names=listed(names),
+                ),
                 evidence={"states": names[:100]},
                 advice=advice.history(evidence),
             )

@@ -10,6 +10,7 @@ from ckptools.rules.weights import count, gathered, listed, parameters
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Statistics
+from ckptools.types.wording import say
 
 
 @rule(
@@ -52,10 +53,15 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     for group in gathered(evidence.checkpoint, hits):
         rows = sum(statistics.dead_rows or 0 for _, statistics in group.hits)
         columns = sum(statistics.dead_columns or 0 for _, statistics in group.hits)
-        names = "" if group.alone else f" in {listed(group.names())}"
+        names = "" if group.alone else say(" in {names}", names=listed(group.names()))
         yield found(
             group.target,
-            f"{count(rows, 'row')} and {count(columns, 'column')} are zero throughout{names}",
+            say(
+                "{rows} and {columns} are zero throughout{names}",
+                rows=count(rows, "row"),
+                columns=count(columns, "column"),
+                names=names,
+            ),
             evidence={"dead_rows": rows, "dead_columns": columns, "tensors": len(group.hits)},
             limit=limit,
             advice=advice.restore(evidence, group.pattern),

@@ -12,6 +12,7 @@ from ckptools.rules.spread.residuals import Place, Residual, places, residuals
 from ckptools.types.checkpoint import NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 #: A smaller factor than this is no anomaly, however narrow the spread is ...
 _INNER = 2.0
@@ -62,10 +63,14 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 def _finding(evidence: Evidence, place: Place, limit: float) -> Finding:
     members = place.outliers
     ratio = median(member.ratio for member in members)
-    number = f" (median of {len(members)} matrices)" if len(members) > 1 else ""
+    number = say(" (median of {number} matrices)", number=len(members)) if len(members) > 1 else ""
     return found(
         place.target,
-        f"RMS is {ratio:.3g} times that of the same role in the other blocks{number}",
+        say(
+            "RMS is {ratio:.3g} times that of the same role in the other blocks{number}",
+            ratio=ratio,
+            number=number,
+        ),
         evidence={
             "ratio": ratio,
             "score": max((member.score for member in members), key=abs),

@@ -13,6 +13,7 @@ from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Spectrum
+from ckptools.types.wording import say
 
 #: Effective rank over the median of the same role, below which a block stands out.
 _RATIO = 0.5
@@ -63,8 +64,12 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         lowest = min(measured, key=rank_share)
         yield found(
             group.target,
-            f"effective rank {lowest.effective_rank or 0.0:.3g} of "
-            f"{min(lowest.rows, lowest.columns)} (stable rank {lowest.stable_rank:.3g})",
+            say(
+                "effective rank {effective_rank:.3g} of {full} (stable rank {stable_rank:.3g})",
+                effective_rank=lowest.effective_rank or 0.0,
+                full=min(lowest.rows, lowest.columns),
+                stable_rank=lowest.stable_rank,
+            ),
             evidence={
                 "effective_rank": lowest.effective_rank,
                 "stable_rank": lowest.stable_rank,

@@ -12,6 +12,7 @@ from ckptools.rules.weights import gathered, siblings
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 #: A matrix of a stack must also pass this multiple of its role's median.
 _OVER_ROLE = 2.0
@@ -66,7 +67,10 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         largest = max(ratios[tensor.set, tensor.name][1] for tensor, _ in group.hits)
         yield found(
             group.target,
-            f"spectral norm is {largest:.3g} times the edge of a random matrix of its size",
+            say(
+                "spectral norm is {largest:.3g} times the edge of a random matrix of its size",
+                largest=largest,
+            ),
             evidence={"edge_ratio": largest, "tensors": group.names()[:100]},
             limit=limit,
             advice=advice.restore(evidence, group.pattern),

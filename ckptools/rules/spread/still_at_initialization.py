@@ -10,6 +10,7 @@ from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import Measured, Targets, count, listed
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 
 @rule(
@@ -63,8 +64,12 @@ def _whole_set(evidence: Evidence, name: str, judged: list[Measured]) -> Finding
     number = sum(bool(hit[1].initializers) for hit in judged)
     return found(
         name,
-        f"{number} of {len(judged)} matrices look as they were initialised: this set was hardly "
-        "trained",
+        say(
+            "{number} of {total} matrices look as they were initialised: this set "
+            "was hardly trained",
+            number=number,
+            total=len(judged),
+        ),
         evidence={"initial": number, "judged": len(judged)},
         severity="note",
         advice=inspect(evidence),
@@ -79,13 +84,22 @@ def _findings(
     without_state = stateless(evidence)
     for place, hits in places.items():
         initializers = sorted({(hit[1].initializers or ("?",))[0] for hit in hits})
-        number = f" ({count(len(hits), 'matrix', 'matrices')})" if len(hits) > 1 else ""
+        number = (
+            say(" ({matrices})", matrices=count(len(hits), "matrix", "matrices"))
+            if len(hits) > 1
+            else ""
+        )
         idle = all(tensor.name in without_state for tensor, _ in hits)
-        why = "the optimizer has no state for it" if idle else "the rest was trained"
+        why = say("the optimizer has no state for it") if idle else say("the rest was trained")
         single = len(hits) == 1
         yield found(
             targets.tensor(hits[0][0]) if single else targets.within(hits[0][0], place),
-            f"cannot be told from a fresh {listed(initializers)}{number}; {why}",
+            say(
+                "cannot be told from a fresh {initializers}{number}; {why}",
+                initializers=listed(initializers),
+                number=number,
+                why=why,
+            ),
             evidence={
                 "initializers": initializers,
                 "tensors": [tensor.name for tensor, _ in hits][:100],
