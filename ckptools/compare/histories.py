@@ -11,7 +11,7 @@ import numpy as np
 
 from ckptools.compare.bounds.decay import decay
 from ckptools.compare.bounds.innovation import innovation
-from ckptools.compare.bounds.moment import moment
+from ckptools.compare.bounds.moment import moment, within_limit
 from ckptools.compare.bounds.pair import CHUNK, Pair, judge_pair
 from ckptools.compare.bounds.premises import AdamPremises, from_settings
 from ckptools.compare.bounds.result import BoundResult, Values, merged
@@ -27,6 +27,7 @@ from ckptools.types.checkpoint import (
     OptimizerState,
     ParameterState,
 )
+from ckptools.types.measurements import Measurements, SlotMeasures
 from ckptools.types.tensor import FLOATING, TensorRef
 
 #: Elements of every stream that are in memory at a time.
@@ -291,14 +292,23 @@ def even_chunks(ref: TensorRef) -> Iterator[Values]:
         yield rest
 
 
-def judge_states(checkpoint: Checkpoint) -> tuple[StateChange, ...]:
-    """Return what one file alone allows to say of each Adam state: the moment bound."""
+def judge_states(
+    checkpoint: Checkpoint, measurements: Measurements | None = None
+) -> tuple[StateChange, ...]:
+    """Return what one file alone allows to say of each Adam state: the moment bound.
+
+    Moments are read only where the measurements cannot tell that all of them keep the bound.
+    """
+    measured = measurements.slots if measurements is not None else {}
     found = []
     for index, optimizer in enumerate(checkpoint.optimizers):
         for position, state in enumerate(optimizer.states):
             refs = {slot: state.slots[slot] for slot in _MOMENTS if slot in state.slots}
             if len(refs) == 2 and _comparable(*refs.values()):
-                found.append(_one_file(index, position, optimizer, state, refs))
+                bounds = _own_bounds(optimizer, state, refs, measured.get((index, position)))
+                target = target_of(optimizer, state)
+                steps = _whole(state.step)
+                found.append(StateChange(index, position, target, state.name, steps, bounds=bounds))
     return tuple(found)
 
 
@@ -308,31 +318,41 @@ def _comparable(first: TensorRef, second: TensorRef) -> bool:
     return whole and first.dtype in FLOATING and second.dtype in FLOATING
 
 
-def _one_file(
-    index: int,
-    position: int,
+def _whole(step: float | None) -> int | None:
+    return int(step) if step is not None and isfinite(step) else None
+
+
+def _own_bounds(
     optimizer: OptimizerState,
     state: ParameterState,
     refs: Mapping[str, TensorRef],
-) -> StateChange:
+    measured: SlotMeasures | None,
+) -> dict[str, BoundResult]:
+    """Return the moment bound of one state; empty where a slot cannot be read."""
     premises = from_settings(
         _settings(optimizer, state.group),
         kind=optimizer.kind,
         step=state.step,
         state_dtype=refs["exp_avg"].dtype,
     )
-    results, offset = [], 0
+    ratio = measured.moment_ratio if measured is not None else None
+    kept = within_limit(ratio, refs["exp_avg"].numel, premises) if ratio is not None else None
+    if kept is not None:
+        return {"moment": kept}
     try:
-        for chunk in chunked(refs):
-            m, v = np.ravel(chunk["exp_avg"]), np.ravel(chunk["exp_avg_sq"])
-            for start in range(0, m.size, CHUNK):
-                part = slice(start, start + CHUNK)
-                results.append(moment(m[part], v[part], premises).shifted(offset + start))
-            offset += m.size
+        results = list(_moment_by_chunks(refs, premises))
     except CkptoolsError:
         results = []  # an unreadable slot is told by the measurements
-    bounds = {"moment": merged(results)} if results else {}
-    steps = int(state.step) if state.step is not None and isfinite(state.step) else None
-    return StateChange(
-        index, position, target_of(optimizer, state), state.name, steps, bounds=bounds
-    )
+    return {"moment": merged(results)} if results else {}
+
+
+def _moment_by_chunks(
+    refs: Mapping[str, TensorRef], premises: AdamPremises
+) -> Iterator[BoundResult]:
+    offset = 0
+    for chunk in chunked(refs):
+        m, v = np.ravel(chunk["exp_avg"]), np.ravel(chunk["exp_avg_sq"])
+        for start in range(0, m.size, CHUNK):
+            part = slice(start, start + CHUNK)
+            yield moment(m[part], v[part], premises).shifted(offset + start)
+        offset += m.size

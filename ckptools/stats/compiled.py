@@ -22,7 +22,7 @@ from ckptools.stats import digest
 from ckptools.stats.families import Family
 from ckptools.stats.jit import jit
 from ckptools.stats.moments import SAFE
-from ckptools.stats.plain import GOLDEN, MIX_1, MIX_2
+from ckptools.stats.plain import GOLDEN, MIX_1, MIX_2, TINY
 
 BLOCK = 4096
 
@@ -50,7 +50,7 @@ def prepare(families: Iterable[Family], *, joint: bool) -> None:
         scan_real(np.empty(0, number), histogram, *tallies)
     if joint:
         nothing = np.empty(0, np.float32)
-        join_adam(nothing, nothing, nothing, 1.0, 1.0, np.zeros(3))
+        join_adam(nothing, nothing, nothing, 1.0, 1.0, np.zeros(4))
 
 
 def count_codes(codes: NDArray[Any], histogram: NDArray[np.int64]) -> None:
@@ -386,10 +386,14 @@ def join_adam(
     sums: NDArray[np.float64],
 ) -> None:
     """Add sums over the Adam direction: see :func:`ckptools.stats.plain.join_adam`."""
-    if first.dtype == np.float64:
-        _join_adam(weight, first, second, root, eps, root, eps, sums)
-    else:
-        _join_adam(weight, first, second, np.float32(root), np.float32(eps), root, eps, sums)
+    number, ordered = _WIDTHS[first.dtype == np.float64]
+    quotients = np.empty(BLOCK, number)
+    constants = number(root), number(eps), number(TINY[quotients.itemsize])
+    block = quotients, quotients.view(ordered)
+    _join_adam(weight, first, second, *constants, *block, root, eps, sums)
+
+
+_WIDTHS = {False: (np.float32, np.int32), True: (np.float64, np.int64)}
 
 
 def _floats(part: NDArray[Any], scratch: NDArray[np.uint32]) -> NDArray[Any]:
@@ -413,7 +417,9 @@ def _widened(part, scratch):  # type: ignore[no-untyped-def]
 
 
 @jit(reorder=False)
-def _join_adam(weight, first, second, root, eps, wide_root, wide_eps, sums):  # type: ignore[no-untyped-def]
+def _join_adam(  # type: ignore[no-untyped-def]
+    weight, first, second, root, eps, tiny, quotients, ordered, wide_root, wide_eps, sums
+):
     scratch = np.empty((3, BLOCK), dtype=np.uint32)
     for start in range(0, weight.size, BLOCK):
         stop = min(start + BLOCK, weight.size)
@@ -427,6 +433,24 @@ def _join_adam(weight, first, second, root, eps, wide_root, wide_eps, sums):  # 
         sums[0] += squares
         sums[1] += products
         sums[2] += count
+        largest = _largest_quotient(m, v, tiny, quotients, ordered)
+        if largest > sums[3]:
+            sums[3] = largest
+
+
+@jit(reorder=False)
+def _largest_quotient(m, v, tiny, quotients, ordered):  # type: ignore[no-untyped-def]
+    """Return the largest m squared over v + tiny; ``ordered`` is the memory of ``quotients``.
+
+    Floats above zero are ordered as their bits are, and a maximum of integers is found by vectors.
+    """
+    for i in range(m.size):
+        quotients[i] = m[i] * m[i] / (v[i] + tiny)
+    largest = ordered[0]
+    for i in range(m.size):
+        largest = max(largest, ordered[i])
+    ordered[0] = largest
+    return np.float64(quotients[0])
 
 
 @jit(reorder=True)

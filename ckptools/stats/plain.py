@@ -21,6 +21,9 @@ _FEW = 1 << 12
 GOLDEN = 0x9E3779B97F4A7C15
 MIX_1 = 0xBF58476D1CE4E5B9
 MIX_2 = 0x94D049BB133111EB
+#: added to second moments before a square is divided by them, by bytes of the values: twice the
+#: smallest normal number, which is what underflow may have taken from them in one step
+TINY = {4: 2.0**-125, 8: 2.0**-1021}
 
 
 def count_codes(codes: NDArray[Any], histogram: Ints) -> None:
@@ -162,15 +165,19 @@ def join_adam(
 ) -> None:
     """Add sums over u = m / (root * sqrt(v) + eps): of u squared, of w * u, and the count.
 
-    Elements of which u or w is not finite are left out (v is negative, or 0 with eps).
+    Elements of which u or w is not finite are left out (v is negative, or 0 with eps).  The fourth
+    place keeps the largest m squared over v + TINY; it means something only where every m and v
+    is finite and no v negative.
     """
     with np.errstate(all="ignore"):
         w, m, v = (_wide(part) for part in (weight, first, second))
         u = m / (root * np.sqrt(v) + eps)
+        square = m * m / (v + TINY[8 if first.dtype == np.float64 else 4])
+    sums[3] = max(sums[3], np.fmax.reduce(square, initial=0.0))
     kept = np.isfinite(u) & np.isfinite(w)
     if not kept.all():
         u, w = u[kept], w[kept]
-    sums += (u * u).sum(), (w * u).sum(), u.size
+    sums[:3] += (u * u).sum(), (w * u).sum(), u.size
 
 
 def _wide(part: NDArray[Any]) -> Floats:

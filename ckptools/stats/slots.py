@@ -53,11 +53,14 @@ class Direction:
 
 
 class Joint:
-    """Sums over weight and direction, chunk by chunk; ``weight`` None when it is unknown."""
+    """Sums over weight and direction, chunk by chunk; ``weight`` None when it is unknown.
+
+    The fourth place of the sums is no sum but the largest quotient of the moments.
+    """
 
     def __init__(self, direction: Direction) -> None:
         self.direction = direction
-        self.sums = np.zeros(3)
+        self.sums = np.zeros(4)
 
     def add(
         self,
@@ -79,11 +82,12 @@ class Joint:
             w, u = weight.astype(np.float64), buffer.astype(np.float64)
         kept = np.isfinite(w) & np.isfinite(u)
         w, u = w[kept], u[kept]
-        self.sums += (u * u).sum(), (w * u).sum(), u.size
+        self.sums[:3] += (u * u).sum(), (w * u).sum(), u.size
 
     def merge(self, other: Joint) -> None:
         """Add the sums of another run."""
-        self.sums += other.sums
+        self.sums[:3] += other.sums[:3]
+        self.sums[3] = max(self.sums[3], other.sums[3])
 
 
 def _alike(*parts: NDArray[Any]) -> tuple[NDArray[Any], ...]:
@@ -133,7 +137,7 @@ def measures(
     if joint is None or not joint.sums[2]:
         return SlotMeasures(statistics, gradient_norm=norm)
     found = joint.direction
-    squares, product, count = joint.sums.tolist()
+    squares, product, count, quotient = joint.sums.tolist()
     length = found.gain * math.sqrt(squares)
     size = weight.l2_norm if weight is not None else None
     ratio = cosine = None
@@ -146,7 +150,21 @@ def measures(
         direction_rms=None if found.second is None else length / math.sqrt(count),
         cosine=cosine,
         gradient_norm=norm,
+        moment_ratio=_root(quotient) if _comparable(found, statistics) else None,
     )
+
+
+def _root(quotient: float) -> float | None:
+    return math.sqrt(quotient) if math.isfinite(quotient) else None
+
+
+def _comparable(found: Direction, statistics: Mapping[str, Statistics]) -> bool:
+    """Return whether every first moment could be divided by the root of its own second moment."""
+    if found.second != "exp_avg_sq":
+        return False
+    both = [statistics[slot] for slot in (found.first, found.second) if slot in statistics]
+    whole = len(both) == 2 and all(one.complete and one.finite == one.numel for one in both)
+    return whole and (both[1].min or 0.0) >= 0
 
 
 def gradient_norm(

@@ -118,6 +118,8 @@ class SlotMeasures:
     direction_rms: RMS of m_hat / (sqrt(v_hat) + eps).
     cosine: cosine between the weight and the next step's direction.
     gradient_norm: bias-corrected sqrt(sum v / (1 - beta2**t)).
+    moment_ratio: largest |exp_avg| / sqrt(exp_avg_sq), to 1e-6 and with as much added below the
+        root as underflow can have taken from it in one step; None unless all are finite.
     """
 
     statistics: dict[str, Statistics]
@@ -125,6 +127,7 @@ class SlotMeasures:
     direction_rms: float | None = None
     cosine: float | None = None
     gradient_norm: float | None = None
+    moment_ratio: float | None = None
 
 
 @dataclass(frozen=True)

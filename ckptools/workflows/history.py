@@ -33,7 +33,7 @@ def with_history(evidence: Evidence, against: Sequence[str | Path] = ()) -> Evid
     return replace(
         evidence,
         checkpoint=checkpoint,
-        states=judge_states(checkpoint),
+        states=judge_states(checkpoint, evidence.measurements),
         changes=tuple(changes),
         earlier=tuple(Evidence(change.a) for change in changes),
     )

@@ -163,7 +163,7 @@ def adam_sums(engine: Any, kind: type, **spoil: Any) -> NDArray[np.float64]:
     v = (m.astype(np.float64) ** 2 * rng.uniform(0.1, 3, m.size)).astype(kind)
     for name, value in spoil.items():
         {"w": w, "m": m, "v": v}[name][[5, 4100]] = value
-    sums = np.zeros(3)
+    sums = np.zeros(4)
     engine.join_adam(w, m, v, 1.7, 1e-8, sums)
     with np.errstate(all="ignore"):
         wide = [part.astype(np.longdouble) for part in (w, m, v)]
@@ -171,18 +171,38 @@ def adam_sums(engine: Any, kind: type, **spoil: Any) -> NDArray[np.float64]:
     kept = np.isfinite(u) & np.isfinite(wide[0])
     u, wide[0] = u[kept], wide[0][kept]
     expected = [float((u * u).sum()), float((wide[0] * u).sum()), float(u.size)]
-    assert sums.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6 * expected[0] ** 0.5)
+    assert sums[:3].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6 * expected[0] ** 0.5)
     return sums
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("at", [0, 4095, 4096, 9000])
+def test_the_largest_quotient_of_the_moments_is_found_wherever_it_is(
+    engine: Any, kind: type, at: int
+) -> None:
+    rng = np.random.default_rng(6)
+    m = rng.standard_normal(9001).astype(kind)
+    v = (rng.random(m.size) + 1).astype(kind)
+    v[:50], m[:40] = 0, 0
+    m[40:50] = 1e-25 if kind is np.float32 else 1e-170
+    m[at], v[at] = -50, 0.25
+    sums = np.zeros(4)
+    for start in (0, 5000):  # of several chunks the largest stays
+        part = slice(start, start + 5000)
+        engine.join_adam(m[part], m[part], v[part], 1.0, 1e-8, sums)
+    tiny = 2.0**-125 if kind is np.float32 else 2.0**-1021
+    expected = np.max(m.astype(np.longdouble) ** 2 / (v.astype(np.longdouble) + tiny))
+    assert sums[3] == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_bits_of_bfloat16_are_widened(engine: Any) -> None:
     rng = np.random.default_rng(5)
     halves = [(rng.random(5000) + 0.5).astype(ml_dtypes.bfloat16) for _ in range(3)]
     wide = [half.astype(np.float32) for half in halves]
-    expected = np.zeros(3)
+    expected = np.zeros(4)
     engine.join_adam(*wide, 1.5, 1e-8, expected)
     for first in (0, 1):  # all of them, or all but the weight
-        sums = np.zeros(3)
+        sums = np.zeros(4)
         mixed = wide[:first] + [half.view(np.uint16) for half in halves[first:]]
         engine.join_adam(*mixed, 1.5, 1e-8, sums)
         assert sums.tolist() == expected.tolist()

@@ -51,6 +51,21 @@ def moment(m: Values, v: Values, premises: AdamPremises) -> BoundResult:
     )
 
 
+def within_limit(ratio: float, elements: int, premises: AdamPremises) -> BoundResult | None:
+    """Return that all ``elements`` keep the bound if their largest quotient alone tells so.
+
+    ``ratio`` is the largest |m|/√(v + tiny) that the measuring pass saw, in single precision at
+    worst (relative error below 1e-6, and 2⁻²⁵ where m² is denormal); its tiny is at most the floor
+    that the bound allows for.  So |m| ≤ ratio·√(v + floor), and the bound holds where ratio does
+    not pass its constant.  None says that only the values can tell.
+    """
+    constant = rates_of(premises).moment_limit(premises.step)
+    largest = math.sqrt(ratio * ratio * (1 + 1e-6) + 1e-7)
+    if not largest <= constant:
+        return None
+    return BoundResult("moment", largest / constant, None, 0, elements, premises.failing(NEEDS))
+
+
 def blockwise(absmax_m: Values, absmax_v: Values, premises: AdamPremises) -> BoundResult:
     """Return the ratio of 8-bit block maxima to what any history of a block allows.
 
