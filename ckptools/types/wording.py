@@ -40,6 +40,10 @@ class Wording(str):
         """Put another text behind it; both stay what they are."""
         return Series((self, other), "")
 
+    def __radd__(self, other: str) -> Series:
+        """Put it behind a plain text."""
+        return Series((other, self), "")
+
 
 def say(template: str, /, **values: Any) -> Wording:
     """Return the sentence of a template and its values.
@@ -97,6 +101,10 @@ class Series(str):
     def __add__(self, other: str) -> Series:
         """Put another text behind it; both stay what they are."""
         return Series((self, other), "")
+
+    def __radd__(self, other: str) -> Series:
+        """Put it behind a plain text."""
+        return Series((other, self), "")
 
 
 def join(parts: Iterable[str], separator: str = ", ") -> Series:

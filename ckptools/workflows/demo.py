@@ -15,6 +15,7 @@ from ckptools import __version__
 from ckptools.errors import InvalidParameter, WouldOverwrite
 from ckptools.types.blocks import Block, Column, FindingList, Heading, Paragraph, Table
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 from ckptools.workflows.inspect import Inspection, inspect
 
 Talk = Callable[[str], None]
@@ -99,7 +100,7 @@ class Demonstration:
     def view(self) -> list[Block]:
         """Return the story."""
         return [
-            Heading("One fault in a checkpoint, and how it is found", level=1),
+            Heading(say("One fault in a checkpoint, and how it is found"), level=1),
             *self._training(),
             *self._before(),
             *self._planting(),
@@ -108,53 +109,68 @@ class Demonstration:
         ]
 
     def _training(self) -> list[Block]:
-        text = (
-            f"A Q-Former lane detector was trained on synthetic scenes for {self._last_epoch()} "
-            f"epochs; its checkpoints and logs lie in {_shown(self.folder)}."
+        text = say(
+            "A Q-Former lane detector was trained on synthetic scenes for "
+            "{last_epoch} epochs; its checkpoints and logs lie in {shown}.",
+            last_epoch=self._last_epoch(),
+            shown=_shown(self.folder),
         )
         columns = (
-            Column("path", "checkpoint", "name"),
-            Column("loss", "validation loss", "number"),
-            Column("mAP", "mAP", "percent"),
-            Column("valid", "valid predictions per scene", "number"),
+            Column("path", say("checkpoint"), "name"),
+            Column("loss", say("validation loss"), "number"),
+            Column("mAP", say("mAP"), "percent"),
+            Column("valid", say("valid predictions per scene"), "number"),
         )
         return [
-            Heading("Training"),
+            Heading(say("Training")),
             Paragraph(text),
             Table(columns, tuple({key: row[key] for key in _KEYS} for row in self.rows())),
         ]
 
     def _before(self) -> list[Block]:
         command = _command("inspect", "--spectrum", self.healthy)
-        blocks: list[Block] = [Heading("Before"), Paragraph(command)]
+        blocks: list[Block] = [Heading(say("Before")), Paragraph(command)]
         if self.before.findings:
             blocks.append(FindingList(self.before.findings))
         grave = sum(one.severity != "note" for one in self.before.findings)
         if grave:
-            blocks.append(Paragraph(f"{grave} false alarms on a healthy checkpoint", "caution"))
+            blocks.append(
+                Paragraph(
+                    say("{grave} false alarms on a healthy checkpoint", grave=grave), "caution"
+                )
+            )
         else:
-            blocks.append(Paragraph("no finding above a note on the healthy checkpoint", "good"))
+            blocks.append(
+                Paragraph(say("no finding above a note on the healthy checkpoint"), "good")
+            )
         return blocks
 
     def _planting(self) -> list[Block]:
-        text = (
-            f"{self.damaged.name} is a copy with the fault {self.fault!r} in {self.target}: "
-            f"{self.explanation}"
+        text = say(
+            "{name} is a copy with the fault {fault!r} in {target}: {explanation}",
+            name=self.damaged.name,
+            fault=self.fault,
+            target=self.target,
+            explanation=self.explanation,
         )
-        return [Heading("The fault"), Paragraph(text), Paragraph(self._harm())]
+        return [Heading(say("The fault")), Paragraph(text), Paragraph(self._harm())]
 
     def _harm(self) -> str:
         if self.judged is None:
-            return "The copy can no longer be loaded, so its validation loss is unknown."
+            return say("The copy can no longer be loaded, so its validation loss is unknown.")
         before = self._judged_before()
-        return (
-            f"Its validation loss is {self.judged['loss']:.2f} instead of {before['loss']:.2f}, "
-            f"its mAP {self.judged['mAP']:.1%} instead of {before['mAP']:.1%}."
+        return say(
+            "Its validation loss is {loss:.2f} instead of {loss_before:.2f}, its mAP "
+            "{mAP:.1%} instead of {mAP_before:.1%}.",
+            loss=self.judged["loss"],
+            loss_before=before["loss"],
+            mAP=self.judged["mAP"],
+            mAP_before=before["mAP"],
         )
 
     def _after(self) -> list[Block]:
         command = _command("inspect", "--spectrum", self.damaged)
-        blocks: list[Block] = [Heading("After"), Paragraph(command)]
+        blocks: list[Block] = [Heading(say("After")), Paragraph(command)]
         if self.findings:
             blocks.append(FindingList(self.findings))
         return [*blocks, self._conclusion()]
@@ -162,12 +178,26 @@ class Demonstration:
     def _conclusion(self) -> Paragraph:
         if self.named:
             best = self.named[0]
-            return Paragraph(f"{best.code} {best.name} names {best.target}: found", "good")
+            return Paragraph(
+                say(
+                    "{code} {name} names {target}: found",
+                    code=best.code,
+                    name=best.name,
+                    target=best.target,
+                ),
+                "good",
+            )
         if self.findings:
-            return Paragraph(f"something was found, and none of it names {self.target}", "caution")
+            return Paragraph(
+                say("something was found, and none of it names {target}", target=self.target),
+                "caution",
+            )
         return Paragraph(
-            "not found: this fault does not show in one file by itself (the weights look like "
-            "any other weights); it takes a comparison with the checkpoint before",
+            say(
+                "not found: this fault does not show in one file by itself (the weights "
+                "look like any other weights); it takes a comparison with the checkpoint "
+                "before"
+            ),
             "caution",
         )
 
@@ -175,7 +205,7 @@ class Demonstration:
         lines = [_command("inspect", self.damaged, "--by", "tensor", "--sort", "rms")]
         if self.named:
             lines.append(_command("explain", self.named[0].code))
-        return [Heading("Look yourself"), Paragraph("\n".join(f"- {line}" for line in lines))]
+        return [Heading(say("Look yourself")), Paragraph("\n".join(f"- {line}" for line in lines))]
 
     def _judged_before(self) -> dict[str, Any]:
         return {name: self.epochs[-1][name] for name in ("loss", "mAP", "valid")}

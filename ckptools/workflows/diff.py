@@ -19,6 +19,7 @@ from ckptools.types.change import Change, Match
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
+from ckptools.types.wording import join, say
 from ckptools.workflows.outcome import Outcome
 from ckptools.workflows.subject import subject
 
@@ -26,13 +27,13 @@ from ckptools.workflows.subject import subject
 _SHOWN = 12
 #: what each relation means, for a person
 _MEANINGS = {
-    "identical": "every weight and every optimizer state agrees to the last bit",
-    "direct-successor": "one optimizer step leads from A to B",
-    "same-run": "both are of one training run",
-    "fine-tuned": "B was trained further from A's weights",
-    "renamed": "the same weights under other names",
-    "related": "only a part of the weights is shared",
-    "unrelated": "the weights have nothing in common",
+    "identical": say("every weight and every optimizer state agrees to the last bit"),
+    "direct-successor": say("one optimizer step leads from A to B"),
+    "same-run": say("both are of one training run"),
+    "fine-tuned": say("B was trained further from A's weights"),
+    "renamed": say("the same weights under other names"),
+    "related": say("only a part of the weights is shared"),
+    "unrelated": say("the weights have nothing in common"),
 }
 
 
@@ -95,30 +96,46 @@ class Diff:
         change, relation = self.change, self.change.relation
         identical = sum(match.identical for match in change.matches)
         facts = [
-            ("A", f"{change.a.path}  ({_when(change.a)})"),
-            ("B", f"{change.b.path}  ({_when(change.b)})"),
+            (say("A"), say("{path}  ({when})", path=change.a.path, when=_when(change.a))),
+            (say("B"), say("{path}  ({when})", path=change.b.path, when=_when(change.b))),
             (
-                "relation",
-                f"{relation.kind} ({relation.confidence}): {_MEANINGS[relation.kind]}",
+                say("relation"),
+                say(
+                    "{kind} ({confidence}): {meaning}",
+                    kind=relation.kind,
+                    confidence=relation.confidence,
+                    meaning=_MEANINGS[relation.kind],
+                ),
             ),
-            ("steps between", relation.steps_between),
-            ("tensors", f"{len(change.matches)} compared, {identical} identical"),
+            (say("steps between"), relation.steps_between),
+            (
+                say("tensors"),
+                say(
+                    "{number} compared, {identical} identical",
+                    number=len(change.matches),
+                    identical=identical,
+                ),
+            ),
         ]
-        blocks: list[Block] = [Heading("Diff", 1), Facts(tuple(facts)), *self.outcome.opening()]
+        blocks: list[Block] = [
+            Heading(say("Diff"), 1),
+            Facts(tuple(facts)),
+            *self.outcome.opening(),
+        ]
         blocks += self._modules_table()
-        blocks += _names("Only in A", change.only_a) + _names("Only in B", change.only_b)
+        blocks += _names(say("Only in A"), change.only_a) + _names(say("Only in B"), change.only_b)
         blocks += self._settings()
         return blocks + self.outcome.closing()
 
     def _modules_table(self) -> list[Block]:
         columns = (
-            Column("name", "module", "name"),
-            Column("tensors", "tensors", "integer"),
-            Column("identical", "identical", "integer"),
-            Column("relative_change", "relative change", "number"),
-            Column("norm_ratio", "norm ratio", "number"),
-            Column("lowest_cosine", "lowest cosine", "number"),
-            Column("bound_ratio", "of bound", "number"),
+            Column("name", say("module"), "name"),
+            Column("tensors", say("tensors"), "integer"),
+            Column("identical", say("identical"), "integer"),
+            Column("relative_change", say("relative change"), "number"),
+            Column("norm_ratio", say("norm ratio"), "number"),
+            Column("lowest_cosine", say("lowest cosine"), "number"),
+            Column("bound_ratio", say("of bound"), "number"),
         )
         rows = self.modules()
         for row in rows:
@@ -131,7 +148,7 @@ class Diff:
         if not rows:
             return []
         hidden = max(0, len(rows) - _SHOWN)
-        return [Table(columns, tuple(rows[:_SHOWN]), "Most changed modules", hidden)]
+        return [Table(columns, tuple(rows[:_SHOWN]), say("Most changed modules"), hidden)]
 
     def _ratio(self, match: Match) -> float | None:
         return _row(self.change, match)["bound_ratio"]  # type: ignore[no-any-return]
@@ -141,9 +158,13 @@ class Diff:
             {"what": one.what, "a": _short(one.a), "b": _short(one.b)}
             for one in self.change.run_changes
         )
-        columns = (Column("what", "setting", "name"), Column("a", "A"), Column("b", "B"))
+        columns = (
+            Column("what", say("setting"), "name"),
+            Column("a", say("A")),
+            Column("b", say("B")),
+        )
         hidden = max(0, len(rows) - _SHOWN)
-        return [Table(columns, rows[:_SHOWN], "Run and settings", hidden)] if rows else []
+        return [Table(columns, rows[:_SHOWN], say("Run and settings"), hidden)] if rows else []
 
 
 def diff(
@@ -181,7 +202,7 @@ def diff(
         judgement,
         tuple(dict.fromkeys((*older.not_judged, *newer.not_judged, *change.not_judged))),
         fail_on,
-        None if change.matches else "the files have no tensor in common",
+        None if change.matches else say("the files have no tensor in common"),
         len(chosen(select, ignore)) - len(judgement.skipped) - len(judgement.crashed),
     )
     return Diff(change, outcome)
@@ -199,9 +220,9 @@ def _place(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _when(checkpoint: Checkpoint) -> str:
     run = checkpoint.run
-    words = [f"{word} {value}" for word, value in (("epoch", run.epoch), ("step", run.step))]
-    known = [w for w, value in zip(words, (run.epoch, run.step), strict=True) if value is not None]
-    return ", ".join(known) or "no counters"
+    counters = ((say("epoch"), run.epoch), (say("step"), run.step))
+    known = [say("{counter} {value}", counter=n, value=v) for n, v in counters if v is not None]
+    return join(known) if known else say("no counters")
 
 
 def _row(change: Change, match: Match) -> dict[str, Any]:
@@ -254,7 +275,7 @@ def _cosine(matches: Sequence[Match], before: float, after: float) -> float | No
 def _names(title: str, names: Sequence[str]) -> list[Block]:
     if not names:
         return []
-    more = f"\n… and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
+    more = say("\n… and {number} more", number=len(names) - _SHOWN) if len(names) > _SHOWN else ""
     text = "\n".join(f"- {name}" for name in names[:_SHOWN]) + more
     return [Heading(title), Paragraph(text)]
 

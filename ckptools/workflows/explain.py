@@ -11,27 +11,28 @@ from ckptools.rules.registry import Rule, rules
 from ckptools.rules.selection import require
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
 from ckptools.types.finding import Finding
+from ckptools.types.wording import say
 
 #: What the letters of a family stand for.
 FAMILIES = {
-    "FIL": "file",
-    "KEY": "names and structure",
-    "NUM": "numbers",
-    "SPR": "spread and spectrum",
-    "OPT": "optimizer",
-    "RUN": "run state and resume",
-    "CHG": "change between checkpoints",
-    "LOG": "training log",
-    "EXP": "experiment",
+    "FIL": say("file"),
+    "KEY": say("names and structure"),
+    "NUM": say("numbers"),
+    "SPR": say("spread and spectrum"),
+    "OPT": say("optimizer"),
+    "RUN": say("run state and resume"),
+    "CHG": say("change between checkpoints"),
+    "LOG": say("training log"),
+    "EXP": say("experiment"),
 }
 
 _COLUMNS = (
-    Column("code", "code"),
-    Column("name", "name"),
-    Column("severity", "severity"),
-    Column("confidence", "confidence"),
-    Column("limit", "limit", "number"),
-    Column("summary", "what it says"),
+    Column("code", say("code")),
+    Column("name", say("name")),
+    Column("severity", say("severity")),
+    Column("confidence", say("confidence")),
+    Column("limit", say("limit"), "number"),
+    Column("summary", say("what it says")),
 )
 
 
@@ -117,14 +118,23 @@ def _page(rule: Rule) -> list[Block]:
     """Return the page of one rule."""
     family = FAMILIES.get(rule.family, rule.family)
     facts: list[tuple[str, Any]] = [
-        ("family", f"{rule.family} {family}"),
-        ("severity", f"at most {rule.severity}"),
-        ("confidence", f"at most {rule.confidence}"),
+        (say("family"), say("{code} {name}", code=rule.family, name=family)),
+        (say("severity"), say("at most {severity}", severity=rule.severity)),
+        (say("confidence"), say("at most {confidence}", confidence=rule.confidence)),
     ]
     if rule.limit is not None:
-        facts.append(("limit", f"{rule.limit:g}, set by limits.{rule.code} in ckptools.toml"))
+        facts.append(
+            (
+                say("limit"),
+                say(
+                    "{limit:g}, set by limits.{code} in ckptools.toml",
+                    limit=rule.limit,
+                    code=rule.code,
+                ),
+            )
+        )
     if rule.needs:
-        facts.append(("needs", ", ".join(rule.needs)))
+        facts.append((say("needs"), ", ".join(rule.needs)))
     blocks: list[Block] = [
         Heading(f"{rule.code} {rule.name}", level=1),
         Paragraph(_flowing(rule.explanation.summary)),
@@ -138,10 +148,10 @@ def _page(rule: Rule) -> list[Block]:
 
 def _tables(listed: tuple[Rule, ...]) -> list[Block]:
     """Return a table for each family."""
-    blocks: list[Block] = [Heading("rules", level=1)]
+    blocks: list[Block] = [Heading(say("rules"), level=1)]
     for family in dict.fromkeys(rule.family for rule in listed):
         members = tuple(_row(rule) for rule in listed if rule.family == family)
-        title = f"{family} {FAMILIES.get(family, '')}".strip()
+        title = say("{code} {name}", code=family, name=FAMILIES.get(family, ""))
         blocks.append(Table(_COLUMNS, members, title=title))
     return blocks
 

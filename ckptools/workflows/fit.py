@@ -19,6 +19,7 @@ from ckptools.names.prefixes import strip
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
 from ckptools.types.checkpoint import Checkpoint, WeightSet
 from ckptools.types.finding import Finding, Judgement
+from ckptools.types.wording import say
 from ckptools.workflows.outcome import Outcome
 
 Shape = tuple[int, ...]
@@ -67,7 +68,7 @@ class Fit:
 
     def document(self) -> dict[str, Any]:
         """Return ``ckptools.fit/1``."""
-        nothing = "the checkpoint holds no weights" if self.set is None else None
+        nothing = say("the checkpoint holds no weights") if self.set is None else None
         shared = Outcome(Judgement(), self.checkpoint.not_judged, nothing_examined=nothing)
         fields = shared.document() | {"exit_code": self.exit_code}
         return {
@@ -100,37 +101,45 @@ class Fit:
             for name in self.unexpected
         ]
         return rows + [
-            {"name": name, "problem": f"shape {list(one)}, not {list(other)}", "likely": None}
+            {
+                "name": name,
+                "problem": say("shape {one}, not {other}", one=list(one), other=list(other)),
+                "likely": None,
+            }
             for name, one, other in self.mismatched
         ]
 
     def view(self) -> list[Block]:
         """Return the page."""
         facts = [
-            ("checkpoint", self.checkpoint.path),
-            ("target", self.target),
-            ("weight set", self.set),
-            ("matching", f"{len(self.matching)} names"),
-            ("missing", len(self.missing)),
-            ("unexpected", len(self.unexpected)),
-            ("wrong shape", len(self.mismatched)),
+            (say("checkpoint"), self.checkpoint.path),
+            (say("target"), self.target),
+            (say("weight set"), self.set),
+            (say("matching"), say("{number} names", number=len(self.matching))),
+            (say("missing"), len(self.missing)),
+            (say("unexpected"), len(self.unexpected)),
+            (say("wrong shape"), len(self.mismatched)),
         ]
         if self.checkpoint.prefixes:
-            facts.append(("prefixes to strip", ", ".join(self.checkpoint.prefixes)))
-        word = Paragraph("it fits", "good") if self.fits else Paragraph("it does not fit", "bad")
-        blocks: list[Block] = [Heading("Fit", 1), Facts(tuple(facts)), word]
+            facts.append((say("prefixes to strip"), ", ".join(self.checkpoint.prefixes)))
+        word = (
+            Paragraph(say("it fits"), "good")
+            if self.fits
+            else Paragraph(say("it does not fit"), "bad")
+        )
+        blocks: list[Block] = [Heading(say("Fit"), 1), Facts(tuple(facts)), word]
         if self.rules:
             lines = "\n".join(f"- {rule}" for rule in self.rules)
-            blocks += [Heading("Likely renames"), Paragraph(lines)]
+            blocks += [Heading(say("Likely renames")), Paragraph(lines)]
         columns = (
-            Column("name", "name", "name"),
-            Column("problem", "problem"),
-            Column("likely", "likely the same as", "name"),
+            Column("name", say("name"), "name"),
+            Column("problem", say("problem")),
+            Column("likely", say("likely the same as"), "name"),
         )
         rows = tuple(self.rows())
         if rows:
             hidden = max(0, len(rows) - _SHOWN)
-            blocks.append(Table(columns, rows[:_SHOWN], "What does not fit", hidden))
+            blocks.append(Table(columns, rows[:_SHOWN], say("What does not fit"), hidden))
         return blocks
 
 

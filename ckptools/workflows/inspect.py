@@ -15,12 +15,14 @@ from ckptools import formats
 from ckptools.errors import SettingsError
 from ckptools.rules import judge
 from ckptools.rules.selection import chosen
+from ckptools.rules.weights import listed
 from ckptools.types.blocks import Block
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.container import Container, Fault
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Measurements
+from ckptools.types.wording import say
 from ckptools.workflows.inspection import (
     ModuleRow,
     TensorRow,
@@ -223,7 +225,7 @@ def inspect(
         judgement,
         _not_judged(checkpoint, measurements, checksums is not None),
         fail_on,
-        None if _has_tensors(checkpoint) else "the file holds no tensors",
+        None if _has_tensors(checkpoint) else say("the file holds no tensors"),
         len(chosen(select, ignore)) - len(judgement.skipped) - len(judgement.crashed),
     )
     return Inspection(checkpoint, measurements, outcome, shown)
@@ -297,11 +299,11 @@ def _not_judged(
     """Return every part of the input that was not looked at, once each."""
     reasons = [*checkpoint.container.not_judged, *checkpoint.not_judged]
     if measurements is None:
-        reasons.append("values: headers only were read")
+        reasons.append(say("values: headers only were read"))
     else:
         reasons += _not_measured(measurements)
     if verified and not _has_checksums(checkpoint.container):
-        reasons.append("checksums: the format has none")
+        reasons.append(say("checksums: the format has none"))
     return tuple(dict.fromkeys(reasons))
 
 
@@ -311,7 +313,7 @@ def _not_measured(measurements: Measurements) -> list[str]:
     for (_, name), reason in measurements.not_measured.items():
         by_reason.setdefault(reason, []).append(name)
     return [
-        f"{', '.join(names[:3])}{f' and {len(names) - 3} more' * (len(names) > 3)}: {reason}"
+        say("{names}: {reason}", names=listed(names), reason=reason)
         for reason, names in by_reason.items()
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
+from ckptools.types.wording import count, join, say
 from ckptools.workflows.inspection import ModuleRow, TensorRow, optimizer_document, tied
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ PAGE_ROWS = 40
 _GROUPS = 12
 _NAMES = 4
 _CLASSES = 6
+
+#: how sure the names of an optimizer's states are
+_STANDINGS = {"sure": say("sure"), "by_order": say("by order"), "ambiguous": say("ambiguous")}
+#: the headings of the tables
+_TABLES = {"module": say("Modules"), "tensor": say("Tensors")}
 
 
 def page(inspection: Inspection) -> list[Block]:
@@ -34,48 +40,50 @@ def title(inspection: Inspection) -> str:
     """Return the page's title: which file, from when, and the findings in a few words."""
     run = inspection.checkpoint.run
     when = [
-        f"{name} {value}"
-        for name, value in (("epoch", run.epoch), ("step", run.step))
+        say("{counter} {value}", counter=name, value=value)
+        for name, value in ((say("epoch"), run.epoch), (say("step"), run.step))
         if value is not None
     ]
     found = [inspection.outcome.summary()] if inspection.findings else []
-    return " · ".join([inspection.checkpoint.path, *when, *found])
+    return join([inspection.checkpoint.path, *when, *found], " · ")
 
 
 def head(inspection: Inspection) -> list[Block]:
     """Return the facts about the file."""
     checkpoint = inspection.checkpoint
     pairs: list[tuple[str, Any]] = [
-        ("format", f"{checkpoint.format}, {checkpoint.layout}"),
-        ("size", checkpoint.container.size_bytes),
-        ("weights", _weights(inspection)),
+        (say("format"), f"{checkpoint.format}, {checkpoint.layout}"),
+        (say("size"), checkpoint.container.size_bytes),
+        (say("weights"), _weights(inspection)),
     ]
-    sets = [f"{one.name} ({len(one.tensors)} tensors)" for one in checkpoint.weight_sets]
-    pairs += [("weight sets", ", ".join(sets))] if len(sets) > 1 else []
-    pairs += [("stacks", text)] if (text := _stacks(inspection)) else []
-    pairs += [("prefixes", ", ".join(checkpoint.prefixes))] if checkpoint.prefixes else []
-    pairs += [("tied", text)] if (text := _tied(inspection)) else []
-    pairs += [("beside", text)] if (text := _beside(inspection)) else []
-    pairs += [("classes", text)] if (text := _classes(inspection)) else []
-    return [Heading("File"), Facts(tuple(pairs), {"size": "bytes"})]
+    sets = [
+        say("{name} ({number} tensors)", name=one.name, number=len(one.tensors))
+        for one in checkpoint.weight_sets
+    ]
+    pairs += [(say("weight sets"), join(sets))] if len(sets) > 1 else []
+    pairs += [(say("stacks"), text)] if (text := _stacks(inspection)) else []
+    pairs += [(say("prefixes"), ", ".join(checkpoint.prefixes))] if checkpoint.prefixes else []
+    pairs += [(say("tied"), text)] if (text := _tied(inspection)) else []
+    pairs += [(say("beside"), text)] if (text := _beside(inspection)) else []
+    pairs += [(say("classes"), text)] if (text := _classes(inspection)) else []
+    return [Heading(say("File")), Facts(tuple(pairs), {"size": "bytes"})]
 
 
 def _weights(inspection: Inspection) -> str:
     """Return the counts of tensors and elements in one line."""
     counts = inspection.counts()
     dtypes = inspection.dtypes()
-    kinds = ", ".join(
-        f"{counts[kind]:,} {kind if counts[kind] != 1 else kind[:-1]}"
-        for kind in ("parameters", "buffers")
-        if counts[kind]
-    )
+    kinds = [count(counts["parameters"], "parameter")] * bool(counts["parameters"])
+    kinds += [count(counts["buffers"], "buffer")] * bool(counts["buffers"])
     types = ", ".join(
         name if len(dtypes) == 1 else f"{name} {elements:,}" for name, elements in dtypes.items()
     )
-    tensors = f"{counts['tensors']:,} tensor{'s' * (counts['tensors'] != 1)}"
-    return f"{tensors} ({kinds or 'none'}), {counts['elements']:,} elements" + (
-        f", {types}" if types else ""
-    )
+    return say(
+        "{tensors} ({kinds}), {elements:,} elements",
+        tensors=count(counts["tensors"], "tensor"),
+        kinds=join(kinds) if kinds else say("none"),
+        elements=counts["elements"],
+    ) + (f", {types}" if types else "")
 
 
 def _stacks(inspection: Inspection) -> str:
@@ -96,18 +104,18 @@ def _tied(inspection: Inspection) -> str:
 def _beside(inspection: Inspection) -> str:
     """Return what was saved beside weights and optimizers."""
     run = inspection.checkpoint.run
-    parts = [
+    parts: list[str] = [
         name
         for name, there in (
-            ("scheduler", run.scheduler is not None),
-            ("scaler", run.scaler is not None),
-            ("random states", run.has_rng),
-            ("sampler", run.has_sampler),
+            (say("scheduler"), run.scheduler is not None),
+            (say("scaler"), run.scaler is not None),
+            (say("random states"), run.has_rng),
+            (say("sampler"), run.has_sampler),
         )
         if there
     ]
     if run.hyperparameters:
-        parts.append(f"{len(run.hyperparameters)} hyperparameters")
+        parts.append(count(len(run.hyperparameters), "hyperparameter"))
     parts += [f"{key}: {what}" for key, what in run.extras.items()]
     return _few(parts, 10)
 
@@ -119,8 +127,8 @@ def _classes(inspection: Inspection) -> str:
     odd.sort(key=lambda text: "(dangerous)" not in text)
     known = sum(use.grade == "known" for use in uses)
     if not odd:
-        return f"{known} known, nothing was imported" if known else ""
-    return _few(odd, _CLASSES) + f"; {known} known; nothing was imported"
+        return say("{known} known, nothing was imported", known=known) if known else ""
+    return _few(odd, _CLASSES) + say("; {known} known; nothing was imported", known=known)
 
 
 def optimizers(inspection: Inspection) -> list[Block]:
@@ -128,7 +136,9 @@ def optimizers(inspection: Inspection) -> list[Block]:
     blocks: list[Block] = []
     for index, optimizer in enumerate(inspection.checkpoint.optimizers):
         found = optimizer_document(optimizer, index, inspection.measurements)
-        blocks.append(Heading(f"Optimizer {found['kind']} ({found['key']})"))
+        blocks.append(
+            Heading(say("Optimizer {kind} ({key})", kind=found["kind"], key=found["key"]))
+        )
         blocks.append(Facts(tuple(_optimizer_facts(found)), {"gradient norm": "number"}))
         blocks.append(_groups(found["groups"]))
     return blocks
@@ -138,33 +148,51 @@ def _optimizer_facts(found: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return what is worth a line about one optimizer."""
     pairs: list[tuple[str, Any]] = []
     without = found["without_state"]
-    states = f"{found['with_state']:,} of {found['parameters']:,} parameters"
+    states: str = say(
+        "{known:,} of {total:,} parameters",
+        known=found["with_state"],
+        total=found["parameters"],
+    )
     if without:
-        states += f"; none for {_few(without, _NAMES)}"
-    pairs.append(("state of", states))
+        states += say("; none for {few}", few=_few(without, _NAMES))
+    pairs.append((say("state of"), states))
     if found["steps"]:
         low, high = found["steps"]["min"], found["steps"]["max"]
-        pairs.append(("steps", f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"))
+        pairs.append(
+            (
+                say("steps"),
+                f"{low:,.0f}"
+                if low == high
+                else say("{low:,.0f} to {high:,.0f}", low=low, high=high),
+            )
+        )
     standings = [
-        f"{count:,} {kind.replace('_', ' ')}" for kind, count in found["named"].items() if count
+        say("{number:,} {standing}", number=number, standing=_STANDINGS.get(kind, kind))
+        for kind, number in found["named"].items()
+        if number
     ]
-    pairs.append(("names", f"{', '.join(standings) or 'none'}; matched by {found['matched_by']}"))
+    named = say(
+        "{standings}; matched by {matched_by}",
+        standings=join(standings) if standings else say("none"),
+        matched_by=found["matched_by"],
+    )
+    pairs.append((say("names"), named))
     if found["gradient_norm"] is not None:
-        pairs.append(("gradient norm", found["gradient_norm"]))
+        pairs.append((say("gradient norm"), found["gradient_norm"]))
     return pairs
 
 
 def _groups(groups: Sequence[dict[str, Any]]) -> Table:
     """Return the table of parameter groups; settings that no group has are left out."""
     wanted = [
-        Column("index", "group", "integer"),
-        Column("name", "name", "name"),
-        Column("parameters", "parameters", "integer"),
-        Column("lr", "lr", "number"),
-        Column("weight_decay", "weight decay", "number"),
-        Column("betas", "betas"),
-        Column("momentum", "momentum", "number"),
-        Column("eps", "eps", "number"),
+        Column("index", say("group"), "integer"),
+        Column("name", say("name"), "name"),
+        Column("parameters", say("parameters"), "integer"),
+        Column("lr", say("lr"), "number"),
+        Column("weight_decay", say("weight decay"), "number"),
+        Column("betas", say("betas")),
+        Column("momentum", say("momentum"), "number"),
+        Column("eps", say("eps"), "number"),
     ]
     columns = [one for one in wanted if any(group.get(one.key) is not None for group in groups)]
     return Table(tuple(columns), tuple(groups[:_GROUPS]), hidden=max(len(groups) - _GROUPS, 0))
@@ -183,11 +211,13 @@ def table(inspection: Inspection) -> list[Block]:
     for name in names:
         own: list[Any] = [row for row in rows if _set_of(row) == name]
         if own:
-            word = f"{by.capitalize()}s" + (f" of {name}" if len(names) > 1 else "")
+            word = _TABLES[by] + (say(" of {name}", name=name) if len(names) > 1 else "")
             make = _module_table if by == "module" else _tensor_table
             blocks += [Heading(word), make(own, top)]
     if inspection.shown.grep and not blocks:
-        blocks.append(Paragraph(f"no name matches {inspection.shown.grep}", "caution"))
+        blocks.append(
+            Paragraph(say("no name matches {grep}", grep=inspection.shown.grep), "caution")
+        )
     return blocks
 
 
@@ -212,16 +242,16 @@ def _module_table(rows: list[ModuleRow], top: int | None) -> Table:
         document["types"] = ", ".join(document["dtypes"])
         document["findings"] = document["findings"] or None
     columns = [
-        Column("name", "module", "name"),
-        Column("findings", "found", "integer"),
-        Column("tensors", "tensors", "integer"),
-        Column("elements", "elements", "integer"),
-        Column("types", "dtype"),
-        Column("rms", "rms", "number"),
-        Column("abs_max", "max |w|", "number"),
-        Column("zero_share", "zero", "percent"),
-        Column("nonfinite", "NaN, Inf", "integer"),
-        Column("next_update_ratio", "update", "number"),
+        Column("name", say("module"), "name"),
+        Column("findings", say("found"), "integer"),
+        Column("tensors", say("tensors"), "integer"),
+        Column("elements", say("elements"), "integer"),
+        Column("types", say("dtype")),
+        Column("rms", say("rms"), "number"),
+        Column("abs_max", say("max |w|"), "number"),
+        Column("zero_share", say("zero"), "percent"),
+        Column("nonfinite", say("NaN, Inf"), "integer"),
+        Column("next_update_ratio", say("update"), "number"),
         Column("spread", axis, "sparkline"),
     ]
     one_type = len({document["types"] for document in documents}) == 1
@@ -241,22 +271,22 @@ def _tensor_table(rows: list[TensorRow], top: int | None) -> Table:
         document["spread"] = bars[index]
         documents.append(document)
     columns = [
-        Column("name", "tensor", "name"),
-        Column("shape", "shape"),
-        Column("dtype", "dtype"),
-        Column("role", "role"),
-        Column("mean", "mean", "number"),
-        Column("std", "std", "number"),
-        Column("abs_max", "max |w|", "number"),
-        Column("zero_share", "zero", "percent"),
-        Column("nonfinite", "NaN, Inf", "integer"),
-        Column("spectral_norm", "σ max", "number"),
-        Column("stable_rank", "stable rank", "number"),
-        Column("effective_rank", "eff. rank", "number"),
-        Column("edge_ratio", "σ / edge", "number"),
-        Column("next_update_ratio", "update", "number"),
+        Column("name", say("tensor"), "name"),
+        Column("shape", say("shape")),
+        Column("dtype", say("dtype")),
+        Column("role", say("role")),
+        Column("mean", say("mean"), "number"),
+        Column("std", say("std"), "number"),
+        Column("abs_max", say("max |w|"), "number"),
+        Column("zero_share", say("zero"), "percent"),
+        Column("nonfinite", say("NaN, Inf"), "integer"),
+        Column("spectral_norm", say("σ max"), "number"),
+        Column("stable_rank", say("stable rank"), "number"),
+        Column("effective_rank", say("eff. rank"), "number"),
+        Column("edge_ratio", say("σ / edge"), "number"),
+        Column("next_update_ratio", say("update"), "number"),
         Column("spread", axis, "sparkline"),
-        Column("storage", "storage"),
+        Column("storage", say("storage")),
     ]
     measured = any(row.statistics is not None for row in kept)
     drop = {"storage"} if measured else set()
@@ -295,8 +325,8 @@ def _share(part: int | None, whole: int) -> float | None:
 
 def _few(words: Sequence[str], limit: int) -> str:
     """Return the first words, and how many more there are."""
-    more = f" and {len(words) - limit:,} more" if len(words) > limit else ""
-    return ", ".join(words[:limit]) + more
+    more = say(" and {number:,} more", number=len(words) - limit) if len(words) > limit else ""
+    return join(words[:limit]) + more
 
 
 def _spread(groups: Sequence[Sequence[TensorRow]]) -> tuple[str, list[Any]]:

@@ -19,6 +19,7 @@ from ckptools.types.blocks import Block, Column, Facts, Heading, Table
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.records import Log
+from ckptools.types.wording import join, say
 from ckptools.workflows.outcome import Outcome
 
 #: points of a sparkline
@@ -100,7 +101,10 @@ class Logged:
     def view(self) -> list[Block]:
         """Return the page."""
         return [
-            Heading(f"log {', '.join(Path(one).name for one in self.log.sources)}", level=1),
+            Heading(
+                say("log {sources}", sources=join(Path(one).name for one in self.log.sources)),
+                level=1,
+            ),
             *self.outcome.opening(),
             self._head,
             *_layer_table(self.audit),
@@ -113,20 +117,27 @@ class Logged:
     def _head(self) -> Facts:
         found = self.audit.components
         pairs: list[tuple[str, Any]] = [
-            ("read as", ", ".join(self.log.formats)),
-            ("records", len(self.log)),
-            ("segments", segments(self.log)),
+            (say("read as"), ", ".join(self.log.formats)),
+            (say("records"), len(self.log)),
+            (say("segments"), segments(self.log)),
         ]
         if found is not None:
             weights = " + ".join(f"{w:g}·{term}" for term, w in found.weights.items())
             pairs.append(
-                ("total", weights if len(weights) < 300 else f"{len(found.weights)} terms")
+                (
+                    say("total"),
+                    weights
+                    if len(weights) < 300
+                    else say("{number} terms", number=len(found.weights)),
+                )
             )
-            pairs.append(("weights by", found.method + ("" if found.unique else ", not unique")))
+            pairs.append(
+                (say("weights by"), found.method + ("" if found.unique else say(", not unique")))
+            )
         if self.audit.layers is not None:
-            pairs.append(("layer weights", list(self.audit.layers)))
+            pairs.append((say("layer weights"), list(self.audit.layers)))
         if self.audit.assumes:
-            pairs.append(("assumed", self.audit.assumes))
+            pairs.append((say("assumed"), self.audit.assumes))
         return Facts(tuple(pairs))
 
 
@@ -226,12 +237,12 @@ def _layer_table(audit: Audit) -> list[Block]:
         return []
     terms = list(dict.fromkeys(term for one in layers.values() for term in one))[:12]
     rows: list[dict[str, Any]] = [{"layer": str(n), **layers[n]} for n in sorted(layers)]
-    rows.append({"layer": "first / last", **audit.layer_ratios})
+    rows.append({"layer": say("first / last"), **audit.layer_ratios})
     shares = {term: f"{share:.1%}" for term, share in audit.shares.items()}
     if shares:
-        rows.append({"layer": "share, weighted", **shares})
-    columns = (Column("layer", "layer"), *(Column(term, term, "number") for term in terms))
-    return [Heading("Auxiliary losses by layer, unweighted"), Table(columns, tuple(rows))]
+        rows.append({"layer": say("share, weighted"), **shares})
+    columns = (Column("layer", say("layer")), *(Column(term, term, "number") for term in terms))
+    return [Heading(say("Auxiliary losses by layer, unweighted")), Table(columns, tuple(rows))]
 
 
 def _counterfactual_table(audit: Audit) -> list[Block]:
@@ -249,14 +260,14 @@ def _counterfactual_table(audit: Audit) -> list[Block]:
     ]
     if audit.aux_total is not None and audit.layers:
         layers = ", ".join(f"{weight:g}" for weight in audit.layers)
-        rows.insert(0, {"name": "as logged", "layers": layers, "total": audit.aux_total})
+        rows.insert(0, {"name": say("as logged"), "layers": layers, "total": audit.aux_total})
     columns = (
-        Column("name", "weights"),
-        Column("layers", "of each layer"),
-        Column("total", "auxiliary total", "number"),
-        Column("expected", "expected"),
+        Column("name", say("weights")),
+        Column("layers", say("of each layer")),
+        Column("total", say("auxiliary total"), "number"),
+        Column("expected", say("expected")),
     )
-    return [Heading("The same losses under other weights"), Table(columns, tuple(rows))]
+    return [Heading(say("The same losses under other weights")), Table(columns, tuple(rows))]
 
 
 def series_table(log: Log) -> list[Block]:
@@ -265,14 +276,14 @@ def series_table(log: Log) -> list[Block]:
     if not rows:
         return []
     columns = (
-        Column("name", "series", "name"),
-        Column("count", "values", "integer"),
-        Column("first", "first", "number"),
-        Column("last", "last", "number"),
-        Column("course", "course", "sparkline"),
+        Column("name", say("series"), "name"),
+        Column("count", say("values"), "integer"),
+        Column("first", say("first"), "number"),
+        Column("last", say("last"), "number"),
+        Column("course", say("course"), "sparkline"),
     )
     return [
-        Heading("Series"),
+        Heading(say("Series")),
         Table(columns, tuple(rows[:_SERIES]), hidden=max(0, len(rows) - _SERIES)),
     ]
 
@@ -289,7 +300,7 @@ def _series(log: Log) -> list[dict[str, Any]]:
     for number in np.argsort(first):
         phase, term, layer = distinct[:, number]
         values = log.value[groups[number]]
-        name = log.terms[term] + (f" of layer {layer}" if layer >= 0 else "")
+        name = log.terms[term] + (say(" of layer {layer}", layer=layer) if layer >= 0 else "")
         rows.append(
             {
                 "name": name if log.phases[phase] == "train" else f"{log.phases[phase]} {name}",

@@ -11,6 +11,7 @@ from typing import Any
 from ckptools import __version__
 from ckptools.types.blocks import Block, FindingList, Heading, Paragraph
 from ckptools.types.finding import SEVERITIES, Finding, Judgement, Skipped
+from ckptools.types.wording import count, join, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,16 @@ class Outcome:
             names = ", ".join(one.code for one in crashed)
             return {
                 "error": "CrashedRule",
-                "message": f"{len(crashed)} rules failed, so this is no clean bill: {names}",
+                "message": say(
+                    "{number} rules failed, so this is no clean bill: {names}",
+                    number=len(crashed),
+                    names=names,
+                ),
                 "where": crashed[0].code,
-                "next": f"--ignore {','.join(one.code for one in crashed)} leaves them out",
+                "next": say(
+                    "--ignore {crashed} leaves them out",
+                    crashed=join((one.code for one in crashed), ","),
+                ),
             }
         return {
             "error": "NothingExamined",
@@ -94,35 +102,57 @@ class Outcome:
         """Return the findings in a few words, e.g. ``1 error, 2 warnings``."""
         counts = Counter(finding.severity for finding in self.findings)
         words = [
-            f"{counts[severity]} {severity}{'s' if counts[severity] > 1 else ''}"
+            count(counts[severity], severity)
             for severity in reversed(SEVERITIES)
             if counts[severity]
         ]
-        return ", ".join(words) or "no findings"
+        return join(words) if words else say("no findings")
 
     def opening(self) -> list[Block]:
         """Return what stands first on a page: findings, or that there are none; crashes."""
         blocks: list[Block] = []
         if self.nothing_examined:
-            blocks.append(Paragraph(f"nothing was examined: {self.nothing_examined}", "bad"))
+            blocks.append(
+                Paragraph(
+                    say(
+                        "nothing was examined: {nothing_examined}",
+                        nothing_examined=self.nothing_examined,
+                    ),
+                    "bad",
+                )
+            )
         for one in self.judgement.crashed:
-            text = f"rule {one.code} {one.name} failed, a bug of ckptools: {one.error}"
+            text = say(
+                "rule {code} {name} failed, a bug of ckptools: {error}",
+                code=one.code,
+                name=one.name,
+                error=one.error,
+            )
             blocks.append(Paragraph(text, "bad"))
         if self.findings:
             blocks.append(FindingList(self.findings))
         elif not self.nothing_examined and not self.judgement.crashed:
-            ran = f" by {self.rules_run} rules" if self.rules_run is not None else ""
-            left = "; what they did not see stands at the end" if self.closing() else ""
-            blocks.append(Paragraph(f"nothing found{ran}{left}", "good"))
+            ran = (
+                say(" by {rules_run} rules", rules_run=self.rules_run)
+                if self.rules_run is not None
+                else ""
+            )
+            left = say("; what they did not see stands at the end") if self.closing() else ""
+            blocks.append(Paragraph(say("nothing found{ran}{left}", ran=ran, left=left), "good"))
         return blocks
 
     def closing(self) -> list[Block]:
         """Return what stands last on a page: everything that silence does not cover."""
-        lines = [f"- {_shortened(reason)}" for reason in self.not_judged]
-        lines += [f"- {line}" for line in _skipped(self.judgement.skipped)]
+        lines: list[str] = [say("- {line}", line=_shortened(reason)) for reason in self.not_judged]
+        lines += [say("- {line}", line=line) for line in _skipped(self.judgement.skipped)]
         if self.judgement.accepted:
-            lines.append(f"- {len(self.judgement.accepted)} findings accepted by the baseline")
-        return [Heading("Not judged"), Paragraph("\n".join(lines))] if lines else []
+            lines.append(
+                say(
+                    "- {number} findings accepted by the baseline",
+                    number=len(self.judgement.accepted),
+                )
+            )
+        return [Heading(say("Not judged")), Paragraph(join(lines, "\n"))] if lines else []
 
 
 def _skipped(skipped: tuple[Skipped, ...]) -> Iterator[str]:
@@ -131,10 +161,12 @@ def _skipped(skipped: tuple[Skipped, ...]) -> Iterator[str]:
         sorted(skipped, key=lambda one: one.reason), lambda one: one.reason
     ):
         codes = [one.code for one in group]
-        yield f"{reason}: {', '.join(codes)}"
+        yield say("{reason}: {codes}", reason=reason, codes=join(codes))
 
 
 def _shortened(reason: str, limit: int = 300) -> str:
     """Return a reason that holds no line end and does not drown the page."""
     line = " ".join(reason.split())
+    if line == reason and len(line) <= limit:
+        return reason
     return line if len(line) <= limit else line[: limit - 1] + "…"

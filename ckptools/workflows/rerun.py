@@ -12,9 +12,10 @@ from ckptools import layouts
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
 from ckptools.types.finding import Finding, Judgement
 from ckptools.types.verdict import ArmResult, Rung, Verdict
+from ckptools.types.wording import say
 from ckptools.workflows.outcome import Outcome
 
-HYPOTHESIS = "this checkpoint (weights or optimizer state) is damaged"
+HYPOTHESIS = say("this checkpoint (weights or optimizer state) is damaged")
 _EXIT = {"refuted": 0, "supported": 1, "undecided": 3}
 _TONE = {"refuted": "good", "supported": "bad", "undecided": "caution"}
 
@@ -72,33 +73,45 @@ class Rerun:
     def view(self) -> list[Block]:
         """Return the page."""
         facts = (
-            ("checkpoint", self.checkpoint),
-            ("earlier", self.earlier or "none given"),
-            ("task", self.task),
-            ("hypothesis", HYPOTHESIS),
-            ("decision", self.verdict.decision),
-            ("cause", self.verdict.cause),
-            ("module", self.verdict.module),
-            ("seconds", f"{self.seconds:.1f}"),
+            (say("checkpoint"), self.checkpoint),
+            (say("earlier"), self.earlier or say("none given")),
+            (say("task"), self.task),
+            (say("hypothesis"), HYPOTHESIS),
+            (say("decision"), self.verdict.decision),
+            (say("cause"), self.verdict.cause),
+            (say("module"), self.verdict.module),
+            (say("seconds"), f"{self.seconds:.1f}"),
         )
         blocks: list[Block] = [
-            Heading("Verdict", 1),
+            Heading(say("Verdict"), 1),
             Facts(facts),
             Paragraph(self.verdict.reason, _TONE[self.verdict.decision]),
         ]
         if self.verdict.would_decide:
-            blocks.append(Paragraph(f"what would decide it: {self.verdict.would_decide}"))
+            blocks.append(
+                Paragraph(
+                    say(
+                        "what would decide it: {would_decide}",
+                        would_decide=self.verdict.would_decide,
+                    )
+                )
+            )
         columns = (
-            Column("name", "rung"),
-            Column("answered", "answered"),
-            Column("effect", "effect", "number"),
-            Column("limit", "limit", "number"),
-            Column("evaluations", "evaluations", "integer"),
-            Column("seconds", "seconds", "number"),
+            Column("name", say("rung")),
+            Column("answered", say("answered")),
+            Column("effect", say("effect"), "number"),
+            Column("limit", say("limit"), "number"),
+            Column("evaluations", say("evaluations"), "integer"),
+            Column("seconds", say("seconds"), "number"),
         )
-        blocks.append(Table(columns, tuple(self.rows()), "The ladder"))
-        blocks += [Paragraph(f"- {rung.name}: {rung.message}") for rung in self.rungs]
-        blocks += [Paragraph(f"- not judged: {reason}") for reason in self.not_judged]
+        blocks.append(Table(columns, tuple(self.rows()), say("The ladder")))
+        blocks += [
+            Paragraph(say("- {name}: {message}", name=rung.name, message=rung.message))
+            for rung in self.rungs
+        ]
+        blocks += [
+            Paragraph(say("- not judged: {reason}", reason=reason)) for reason in self.not_judged
+        ]
         return blocks
 
 

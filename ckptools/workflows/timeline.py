@@ -20,6 +20,7 @@ from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Tabl
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Crashed, Finding, Judgement, Skipped
+from ckptools.types.wording import say
 from ckptools.workflows.diff import Diff
 from ckptools.workflows.find import candidates
 from ckptools.workflows.outcome import Outcome
@@ -145,27 +146,48 @@ class Timeline:
         """Return the page."""
         ordered, onset, good = self.series.ordered, self.onset, self.last_good
         facts: list[tuple[str, Any]] = [
-            ("checkpoints", f"{len(ordered)}, ordered by {self.series.by}"),
+            (
+                say("checkpoints"),
+                say("{number}, ordered by {by}", number=len(ordered), by=self.series.by),
+            ),
         ]
         if ordered:
-            facts.append(("from, to", f"{ordered[0].path}, {ordered[-1].path}"))
+            facts.append(
+                (
+                    say("from, to"),
+                    say("{first}, {last}", first=ordered[0].path, last=ordered[-1].path),
+                )
+            )
         if onset is not None:
-            facts.append(("onset", f"{onset['path']}: {onset['target']} ({onset['code']})"))
+            facts.append(
+                (
+                    say("onset"),
+                    say(
+                        "{path}: {target} ({code})",
+                        path=onset["path"],
+                        target=onset["target"],
+                        code=onset["code"],
+                    ),
+                )
+            )
         if good is not None:
-            facts.append(("last good", good["path"]))
-        blocks: list[Block] = [Heading("Timeline", 1), Facts(tuple(facts))]
-        blocks += [Paragraph(f"unreadable: {path}: {why}", "bad") for path, why in self.unreadable]
+            facts.append((say("last good"), good["path"]))
+        blocks: list[Block] = [Heading(say("Timeline"), 1), Facts(tuple(facts))]
+        blocks += [
+            Paragraph(say("unreadable: {path}: {why}", path=path, why=why), "bad")
+            for path, why in self.unreadable
+        ]
         blocks += self.outcome.opening()
         rows = self.rows_of_modules()
         columns = (
-            Column("name", "module", "name"),
-            Column("l2_norm", "norm", "sparkline"),
-            Column("relative_change", "relative change", "sparkline"),
-            Column("cosine", "cosine", "sparkline"),
+            Column("name", say("module"), "name"),
+            Column("l2_norm", say("norm"), "sparkline"),
+            Column("relative_change", say("relative change"), "sparkline"),
+            Column("cosine", say("cosine"), "sparkline"),
         )
         if rows:
             hidden = max(0, len(rows) - _SHOWN)
-            blocks.append(Table(columns, tuple(rows[:_SHOWN]), "Modules", hidden))
+            blocks.append(Table(columns, tuple(rows[:_SHOWN]), say("Modules"), hidden))
         return blocks + self.outcome.closing()
 
 
@@ -215,7 +237,7 @@ def timeline(
         _together(steps),
         tuple(_not_judged(found, steps)),
         fail_on,
-        "one checkpoint is no series" if alone else None,
+        say("one checkpoint is no series") if alone else None,
     )
     return Timeline(found, tuple(steps), outcome, tuple(unreadable))
 
@@ -311,16 +333,29 @@ def _together(steps: Sequence[Step]) -> Judgement:
 
 
 def _not_judged(found: Series, steps: Sequence[Step]) -> list[str]:
-    reasons = [f"{one.path}: another model" for one in found.foreign]
-    reasons += [f"{one.path}: its counters stand in another file, too" for one in found.repeated]
+    reasons = [say("{path}: another model", path=one.path) for one in found.foreign]
+    reasons += [
+        say("{path}: its counters stand in another file, too", path=one.path)
+        for one in found.repeated
+    ]
     if found.by == "given":
-        reasons.append("the order: neither counters nor names tell it, so files stand as given")
+        reasons.append(
+            say("the order: neither counters nor names tell it, so files stand as given")
+        )
     for index, step in enumerate(steps):
         newer = found.ordered[index + 1].path
         if step.relation not in ("same-run", "direct-successor", "identical"):
-            reasons.append(f"{newer}: {step.relation} to the checkpoint before it")
-        reasons += [f"{newer}: {reason}" for reason in step.not_judged]
-    reasons.append("single files: ckptools inspect FILE judges each by itself")
+            reasons.append(
+                say(
+                    "{newer}: {relation} to the checkpoint before it",
+                    newer=newer,
+                    relation=step.relation,
+                )
+            )
+        reasons += [
+            say("{newer}: {reason}", newer=newer, reason=reason) for reason in step.not_judged
+        ]
+    reasons.append(say("single files: ckptools inspect FILE judges each by itself"))
     return list(dict.fromkeys(reasons))
 
 
