@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ckptools.errors import OperationError
 from ckptools.sources.arrays import iter_chunks
 from ckptools.surgery.encode import Rewrite, encode
-from ckptools.surgery.segments import Fresh, Moved
-from ckptools.surgery.zip_writer import TorchZipWriter
+from ckptools.surgery.output import Moved
+from ckptools.surgery.segments import Fresh
+from ckptools.surgery.zip_writer import TorchZipWriter, Writable
 from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Global, Instance, Pairs, Persistent, SetNode
 
@@ -52,7 +53,7 @@ def payload(storage: Storage) -> Iterator[memoryview]:
 
 
 def write_tree(
-    file: BinaryIO,
+    file: Writable,
     root: Any,
     *,
     folder: str,
@@ -92,7 +93,7 @@ def write_tree(
 
 
 def carry(
-    writer: TorchZipWriter, name: str, storage: Storage, new: Fresh | None
+    writer: TorchZipWriter, name: str, storage: Storage, new: Fresh | None = None
 ) -> Iterator[Moved]:
     """Write a storage's record, with ``new`` bytes or as it is; yield what was only moved."""
     if new is not None:

@@ -6,20 +6,20 @@ the output and names both files' SHA-256; ``literal`` holds the rest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from ckptools.errors import CorruptFile, OperationError, VerificationFailed
-from ckptools.surgery import segments
+from ckptools.surgery import output, segments
 from ckptools.surgery.atomic import Target, new_file
-from ckptools.surgery.segments import Copy, Fresh, Moved, Segment
+from ckptools.surgery.output import Moved, Output, followed
+from ckptools.surgery.segments import Copy, Fresh, Segment
 
 SCHEMA = "ckptools.undo/1"
 _CHUNK = 8 << 20
@@ -43,35 +43,8 @@ class Undo:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read in chunks."""
-    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        buffer = bytearray(_CHUNK)
-        view = memoryview(buffer)
-        while count := file.readinto(buffer):
-            digest.update(view[:count])
-    return digest.hexdigest()
-
-
-def sha256_behind(descriptor: int, written: Event) -> str:
-    """Return the SHA-256 of a file that another thread is writing from front to end.
-
-    Parameters
-    ----------
-    descriptor: of the file; it is read, its position is not moved.
-    written: set when nothing more will come.
-    """
-    digest = hashlib.sha256()
-    position = 0
-    while True:
-        complete = written.is_set()  # asked first: what came before it is seen by the read
-        data = os.pread(descriptor, _CHUNK, position)
-        if data:
-            digest.update(data)
-            position += len(data)
-        elif complete:
-            return digest.hexdigest()
-        else:
-            written.wait(0.005)
+        return output.sha256(file.fileno())
 
 
 def way_back(size: int, moved: Iterable[Moved]) -> Iterator[tuple[str, int, int]]:
@@ -94,21 +67,21 @@ def way_back(size: int, moved: Iterable[Moved]) -> Iterator[tuple[str, int, int]
 
 
 def save(
-    target: Target, source: dict[str, Any], output: dict[str, Any], moved: Iterable[Moved]
+    target: Target, source: dict[str, Any], written: dict[str, Any], moved: Iterable[Moved]
 ) -> None:
     """Write the undo file of an operation.
 
     Parameters
     ----------
-    source, output: ``{"path", "sha256"}``; both files are there.
-    moved: what :func:`ckptools.surgery.segments.write` returned.
+    source, written: ``{"path", "sha256"}``; both files are there.
+    moved: the ranges of the source that stand in both.
     """
     size = os.path.getsize(source["path"])
     parts = list(way_back(size, moved))
     described = {
         "schema": SCHEMA,
         "source": {**source, "size": size},
-        "output": {**output, "size": os.path.getsize(output["path"])},
+        "output": {**written, "size": os.path.getsize(written["path"])},
         "segments": parts,
     }
     literal = sum(length for kind, _, length in parts if kind == "literal")
@@ -161,32 +134,32 @@ def read(path: Path) -> Undo:
         ) from None
 
 
-def restore(undo_file: Path, output: Path, target: Target) -> str:
-    """Write the source back from ``output`` and the undo file; return its SHA-256.
+def restore(undo_file: Path, changed: Path, target: Target) -> str:
+    """Write the source back from ``changed`` and the undo file; return its SHA-256.
 
-    Raises OperationError when ``output`` is not the file the operation wrote, VerificationFailed
+    Raises OperationError when ``changed`` is not the file the operation wrote, VerificationFailed
     when what came back is not the source (nothing is written then).
     """
     undo = read(undo_file)
-    if os.path.getsize(output) != undo.output["size"] or sha256(output) != undo.output["sha256"]:
+    if os.path.getsize(changed) != undo.output["size"] or sha256(changed) != undo.output["sha256"]:
         raise OperationError(
             "is no longer the file that the operation wrote",
-            where=str(output),
+            where=str(changed),
             next="undo later changes first, newest first",
         )
-
-    def verify(path: Path) -> None:
-        if sha256(path) != undo.source["sha256"]:
-            raise VerificationFailed("the source does not come back", where=str(undo_file))
-
     size = int(undo.source["size"])
     with (
-        new_file(target, size=size, like=output, verify=verify) as file,
-        output.open("rb") as old,
+        new_file(target, size=size, like=changed, verify=lambda path: None) as file,
+        changed.open("rb") as old,
         zipfile.ZipFile(undo_file) as archive,
         archive.open("literal") as literal,
+        ThreadPoolExecutor(1) as pool,
     ):
-        segments.write(_segments(undo, literal), old.fileno(), file)
+        written = Output(file, old.fileno())
+        with followed(written, pool) as hashed:
+            segments.write(_segments(undo, literal), written)
+        if hashed.result() != undo.source["sha256"]:
+            raise VerificationFailed("the source does not come back", where=str(undo_file))
     return str(undo.source["sha256"])
 
 

@@ -8,11 +8,11 @@ and tar files, which nothing writes any more, become modern zips; so do files th
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, BinaryIO
@@ -20,12 +20,13 @@ from typing import Any, BinaryIO
 from ckptools import formats
 from ckptools.errors import CorruptFile, OperationError, VerificationFailed
 from ckptools.formats.storage_references import parse_persistent_id
-from ckptools.surgery import casts, safetensors_edit, segments, torch_writer, undo
+from ckptools.surgery import casts, safetensors_edit, segments, torch_writer
 from ckptools.surgery.atomic import Target, new_file
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.encode import encode
+from ckptools.surgery.output import Moved, Output, followed, sha256
 from ckptools.surgery.overlay import Make, overlay
-from ckptools.surgery.segments import Fresh, Moved, Segment
+from ckptools.surgery.segments import Fresh, Segment
 from ckptools.surgery.zip_patch import replacements
 from ckptools.surgery.zip_writer import TorchZipWriter
 from ckptools.types.checkpoint import Checkpoint
@@ -93,34 +94,39 @@ def apply(checkpoint: Checkpoint, edits: Edits, target: Target) -> Written:
     source = Path(container.path)
     stamp = _stamp(source)
     plan = plan_of(container, edits, target.path.stem)
-    moved: list[Moved] = []
 
     def verify(path: Path) -> None:
         plan.check(path)
         if _stamp(source) != stamp:
             raise CorruptFile("changed while it was read", where=str(source), next="try again")
 
-    with ThreadPoolExecutor(2) as pool:
-        before = pool.submit(undo.sha256, source)
-        with new_file(target, size=plan.size, like=source, verify=verify) as file:
-            with _hashed_behind(file, pool) as after:
-                moved += plan.write(file)
-                file.flush()
-            hashes = before.result(), after.result()
-    return Written(*hashes, tuple(moved))
+    with new_file(target, size=plan.size, like=source, verify=verify) as file:
+        return produce(plan, source, file)
 
 
-@contextlib.contextmanager
-def _hashed_behind(file: BinaryIO, pool: ThreadPoolExecutor) -> Iterator[Future[str]]:
-    """Hash a new file while it is being written."""
-    written, descriptor = Event(), os.dup(file.fileno())
-    hashing = pool.submit(undo.sha256_behind, descriptor, written)
-    try:
-        yield hashing
-    finally:
-        written.set()
-        hashing.exception()  # waits; whoever asks for the result gets it
-        os.close(descriptor)
+def produce(plan: Plan, source: Path, file: BinaryIO) -> Written:
+    """Write a file as planned, read it back behind the writing, and bring it to the disk.
+
+    Both hashes are made meanwhile, one by each of two threads.
+    """
+    with source.open("rb") as old, ThreadPoolExecutor(2) as pool:
+        stop = Event()
+        before = pool.submit(sha256, old.fileno(), stop)
+        output = Output(file, old.fileno(), plan.records)
+        try:
+            with followed(output, pool) as after:
+                plan.write(output)
+                output.finish()
+                os.fsync(file.fileno())
+            return Written(before.result(), after.result(), tuple(output.moved))
+        except VerificationFailed as error:
+            raise VerificationFailed(
+                error.message,
+                where=str(source),
+                next=f"this file may be damaged itself: ckptools repair {source}",
+            ) from None
+        finally:
+            stop.set()
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -130,11 +136,20 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one new file is made: its length (about), the writing, and the check afterwards."""
+    """How one new file is made.
+
+    Attributes
+    ----------
+    size: its length, about.
+    write: the writing.
+    check: what is asked of the finished file beyond the bytes' reading back.
+    records: entries of the source whose checksums the copies must have.
+    """
 
     size: int
-    write: Callable[[BinaryIO], list[Moved]]
+    write: Callable[[Output], None]
     check: Callable[[Path], None]
+    records: tuple[Record, ...] = ()
 
 
 def plan_of(container: Container, edits: Edits, stem: str) -> Plan:
@@ -181,19 +196,13 @@ def _added(fresh: Mapping[Storage, Fresh]) -> int:
 
 
 def _segmented(container: Container, parts: list[Segment]) -> Plan:
-    """Write a file as ranges of the source and fresh bytes; checked byte by byte."""
-
-    def write(file: BinaryIO) -> list[Moved]:
-        with open(container.path, "rb") as source:
-            return segments.write(parts, source.fileno(), file)
+    """Write a file as ranges of the source and fresh bytes."""
 
     def check(path: Path) -> None:
         _reopened(container, path)
-        with open(container.path, "rb") as source, path.open("rb") as written:
-            if not segments.same(parts, source.fileno(), written.fileno()):
-                raise VerificationFailed("does not read back as it was written", where=str(path))
 
-    return Plan(sum(part.length for part in parts), write, check)
+    size = sum(part.length for part in parts)
+    return Plan(size, lambda output: segments.write(parts, output), check)
 
 
 def _patched(container: Container, fresh: Mapping[Storage, Fresh]) -> Plan:
@@ -202,14 +211,13 @@ def _patched(container: Container, fresh: Mapping[Storage, Fresh]) -> Plan:
     changed = replacements(container, {names[storage]: data for storage, data in fresh.items()})
     parts = segments.patched(container.size_bytes, changed)
 
-    def write(file: BinaryIO) -> list[Moved]:
-        with open(container.path, "rb") as source:
-            return segments.write(parts, source.fileno(), file)
-
     def check(path: Path) -> None:
         _check_records(container, _reopened(container, path), fresh)
 
-    return Plan(container.size_bytes, write, check)
+    def write(output: Output) -> None:
+        segments.write(parts, output)
+
+    return Plan(container.size_bytes, write, check, container.records)
 
 
 def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]) -> Plan:
@@ -217,18 +225,15 @@ def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]
     folder = container.metadata["prefix"].rstrip("/")
     pickle, used = _encoded(container, edits)
 
-    def write(file: BinaryIO) -> list[Moved]:
-        writer = TorchZipWriter(file, folder)
-        moved: list[Moved] = []
+    def write(output: Output) -> None:
+        writer = TorchZipWriter(output, folder)
         for record in container.records:
             name = record.name.removeprefix(f"{folder}/")
             if name == "data.pkl":
                 writer.add(name, [pickle], len(pickle))
             elif not name.startswith("data/") or name.removeprefix("data/") in used:
-                storage = record.storage
-                moved += torch_writer.carry(writer, name, storage, fresh.get(storage))
+                _carry(output, writer, name, record.storage, fresh.get(record.storage))
         writer.finish()
-        return moved
 
     def check(path: Path) -> None:
         written = _reopened(container, path)
@@ -236,7 +241,19 @@ def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]
         if encode(written.root, protocol=_protocol(container)) != pickle:
             raise VerificationFailed("the tree does not read back", where=str(path))
 
-    return Plan(container.size_bytes + _added(fresh), write, check)
+    return Plan(container.size_bytes + _added(fresh), write, check, container.records)
+
+
+def _carry(
+    output: Output, writer: TorchZipWriter, name: str, storage: Storage, new: Fresh | None
+) -> None:
+    """Write a record of the source, through the kernel where it stays as it is."""
+    copied = new is None and storage.deflated is None and storage.whole and storage.nbytes
+    if copied and storage.crc32 is not None:
+        put = functools.partial(output.copy, storage.start, storage.nbytes)
+        writer.add_known(name, storage.crc32, storage.nbytes, put)
+    else:
+        output.moved += torch_writer.carry(writer, name, storage, new)
 
 
 def _encoded(container: Container, edits: Edits) -> tuple[bytes, set[str]]:
@@ -261,13 +278,13 @@ def _whole_tree(
 ) -> Plan:
     """Write a modern zip from whatever held the tree before."""
 
-    def write(file: BinaryIO) -> list[Moved]:
-        return torch_writer.write_tree(
-            file, container.root, folder=stem, rewrite=edits.rewrite, payloads=fresh
+    def write(output: Output) -> None:
+        output.moved += torch_writer.write_tree(
+            output, container.root, folder=stem, rewrite=edits.rewrite, payloads=fresh
         )
 
     def check(path: Path) -> None:
-        _reopened(container, path)
+        _sound(_reopened(container, path), container)
 
     return Plan(container.size_bytes + _added(fresh), write, check)
 
@@ -276,29 +293,47 @@ def _whole_tree(
 
 
 def _reopened(container: Container, path: Path) -> Container:
-    """Return the new file opened again, without a fault and with all checksums right."""
+    """Return the new file opened again, with no fault that the source did not have."""
     written = formats.open_container(str(path))
     before = {fault.kind for fault in container.faults}
     faults = [fault for fault in written.faults if fault.kind not in before]
-    faults += formats.verify_checksums(written)
     if faults:
-        raise VerificationFailed(
-            f"the new file does not read back: {faults[0].where}: {faults[0].message}",
-            where=container.path,
-            next=f"this file may be damaged itself: ckptools repair {container.path}",
-        )
+        raise _unsound(container, faults[0])
     return written
+
+
+def _sound(written: Container, container: Container) -> None:
+    """Raise VerificationFailed where a record does not have the checksum that is stated."""
+    faults = formats.verify_checksums(written)
+    if faults:
+        raise _unsound(container, faults[0])
+
+
+def _unsound(container: Container, fault: Fault) -> VerificationFailed:
+    return VerificationFailed(
+        f"the new file does not read back: {fault.where}: {fault.message}",
+        where=container.path,
+        next=f"this file may be damaged itself: ckptools repair {container.path}",
+    )
 
 
 def _check_records(
     container: Container, written: Container, fresh: Mapping[Storage, Fresh]
 ) -> None:
-    """Raise VerificationFailed when a record that no edit touched is not the old one."""
+    """Raise VerificationFailed when the directory does not state what the records hold.
+
+    Copied records were read back and have the checksums that the source states: the new directory
+    must state the same ones.  Those of new bytes are computed once more.
+    """
     before = {record.name: record for record in container.records if record.storage not in fresh}
+    others: list[Record] = []
     for record in written.records:
         old = before.get(record.name)
-        if old is not None and not record.name.endswith("data.pkl") and not _alike(old, record):
+        if old is None or record.name.endswith("data.pkl"):
+            others.append(record)
+        elif not _alike(old, record):
             raise VerificationFailed("a record that should be untouched differs", where=record.name)
+    _sound(replace(written, records=tuple(others), parts={}), container)
 
 
 def _alike(one: Record, other: Record) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 ALIGNMENT = 64
 #: in a 32-bit field: the number stands in the zip64 extra field
@@ -29,6 +29,13 @@ class _Entry:
     start: int
 
 
+class Writable(Protocol):
+    """Anything that bytes can be appended to."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append ``data``."""
+
+
 class TorchZipWriter:
     """Writes records one after the other; nothing but the directory is kept in memory.
 
@@ -38,7 +45,7 @@ class TorchZipWriter:
     folder: the archive's inner folder; torch takes the file's stem, and accepts any.
     """
 
-    def __init__(self, file: BinaryIO, folder: str = "archive") -> None:
+    def __init__(self, file: Writable, folder: str = "archive") -> None:
         self._file = file
         self._folder = folder
         self._entries: list[_Entry] = []
@@ -49,12 +56,8 @@ class TorchZipWriter:
 
         Raises ValueError when the chunks do not add up to ``size``.
         """
-        path = f"{self._folder}/{name}".encode()
-        flags = 0x808 if size else 0x800
         start = self._position
-        large = size >= _WIDE
-        self._put(_local_header(path, flags, start, large, size))
-        payload = self._position
+        payload = self._head(name, size)
         crc, written = 0, 0
         for chunk in chunks:
             crc = zlib.crc32(chunk, crc)
@@ -62,10 +65,30 @@ class TorchZipWriter:
             self._put(chunk)
         if written != size:
             raise ValueError(f"record {name}: {written} bytes instead of {size}")
-        if size:
-            self._put(struct.pack("<4sIQQ" if large else "<4sIII", b"PK\x07\x08", crc, size, size))
-        self._entries.append(_Entry(path, flags, crc, size, start))
+        self._tail(name, start, crc, size)
         return payload
+
+    def add_known(self, name: str, crc: int, size: int, put: Callable[[], None]) -> None:
+        """Write one record of known checksum, whose ``size`` bytes ``put`` appends to the file."""
+        start = self._position
+        self._head(name, size)
+        put()
+        self._position += size
+        self._tail(name, start, crc, size)
+
+    def _head(self, name: str, size: int) -> int:
+        """Write a record's local header and return where its payload begins."""
+        path = f"{self._folder}/{name}".encode()
+        self._put(_local_header(path, _flags(size), self._position, size >= _WIDE, size))
+        return self._position
+
+    def _tail(self, name: str, start: int, crc: int, size: int) -> None:
+        """Write a record's descriptor and note it for the directory."""
+        if size:
+            form = "<4sIQQ" if size >= _WIDE else "<4sIII"
+            self._put(struct.pack(form, b"PK\x07\x08", crc, size, size))
+        path = f"{self._folder}/{name}".encode()
+        self._entries.append(_Entry(path, _flags(size), crc, size, start))
 
     def finish(self) -> None:
         """Write the directory."""
@@ -86,6 +109,10 @@ class TorchZipWriter:
     def _put(self, data: bytes | memoryview) -> None:
         self._file.write(data)
         self._position += len(data)
+
+
+def _flags(size: int) -> int:
+    return 0x808 if size else 0x800
 
 
 def _local_header(path: bytes, flags: int, start: int, large: bool, size: int) -> bytes:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,17 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptools.errors import CorruptFile
-from ckptools.surgery import segments
-from ckptools.surgery.segments import Copy, Fresh, Moved, fresh, patched, write
+from ckptools.surgery import kernel_copy, segments
+from ckptools.surgery.output import Moved, Output, followed
+from ckptools.surgery.segments import Copy, Fresh, fresh, patched, write
 
 
 def written(
     folder: Path, source: bytes, parts: list[segments.Segment]
 ) -> tuple[bytes, list[Moved]]:
     (folder / "source").write_bytes(source)
-    with (folder / "source").open("rb") as old, (folder / "new").open("wb") as new:
-        moved = write(parts, old.fileno(), new)
-    return (folder / "new").read_bytes(), moved
+    with (
+        (folder / "source").open("rb") as old,
+        (folder / "new").open("w+b") as new,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        output = Output(new, old.fileno())
+        with followed(output, pool) as hashed:
+            write(parts, output)
+        content = (folder / "new").read_bytes()
+        assert hashed.result() == hashlib.sha256(content).hexdigest()
+    return content, output.moved
 
 
 @given(
@@ -50,27 +62,33 @@ def test_patched_is_slice_assignment(
         )
 
 
-@pytest.mark.parametrize("problem", [errno.ENOSYS, errno.EXDEV, None])
-def test_without_the_kernels_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: int | None
-) -> None:
+def refusing(problem: int | None) -> Callable[..., int]:
     def refuse(*_: object) -> int:
         if problem is None:
             raise AttributeError
         raise OSError(problem, "not here")
 
-    monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
-    monkeypatch.setattr(segments, "_BUFFER", 3)
+    return refuse
+
+
+@pytest.mark.parametrize("calls", [("copy_file_range",), ("copy_file_range", "sendfile")])
+@pytest.mark.parametrize("problem", [errno.ENOSYS, errno.EXDEV, None])
+def test_without_the_kernels_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: int | None, calls: tuple[str, ...]
+) -> None:
+    for name in calls:
+        monkeypatch.setattr(os, name, refusing(problem), raising=False)
+    monkeypatch.setattr(kernel_copy, "_BUFFER", 3)
     result, _ = written(tmp_path, b"0123456789", [Copy(2, 8), fresh(b"ab"), Copy(0, 4)])
     assert result == b"23456789ab0123"
 
 
-@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("missing", [(), ("copy_file_range",), ("copy_file_range", "sendfile")])
 def test_a_source_that_shrinks_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
 ) -> None:
-    if not kernel:
-        monkeypatch.setattr(segments, "_kernel_copy", lambda *_: None)
+    for name in missing:
+        monkeypatch.setattr(os, name, refusing(None))
     with pytest.raises(CorruptFile, match="shorter"):
         written(tmp_path, b"0123", [Copy(2, 8)])
 

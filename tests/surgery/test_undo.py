@@ -11,18 +11,21 @@ from hypothesis import strategies as st
 from ckptools.errors import CorruptFile, OperationError
 from ckptools.surgery import undo
 from ckptools.surgery.atomic import Target
+from ckptools.surgery.output import Output
 from ckptools.surgery.segments import Copy, Segment, fresh, write
 
 
 def operate(folder: Path, source: bytes, parts: list[Segment]) -> None:
     (folder / "source").write_bytes(source)
     with (folder / "source").open("rb") as old, (folder / "output").open("wb") as new:
-        moved = write(parts, old.fileno(), new)
+        output = Output(new, old.fileno())
+        write(parts, output)
+        output.finish()
     files = {
         name: {"path": str(folder / name), "sha256": undo.sha256(folder / name)}
         for name in ("source", "output")
     }
-    undo.save(Target(folder / "x.undo"), files["source"], files["output"], moved)
+    undo.save(Target(folder / "x.undo"), files["source"], files["output"], output.moved)
 
 
 @st.composite

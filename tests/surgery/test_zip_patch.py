@@ -11,6 +11,7 @@ import torch
 from ckptools.errors import OperationError
 from ckptools.formats import open_container, verify_checksums
 from ckptools.surgery import segments
+from ckptools.surgery.output import Output
 from ckptools.surgery.segments import fresh
 from ckptools.surgery.zip_patch import replacements
 from ckptools.types.container import Container
@@ -22,7 +23,9 @@ def rewritten(path: Path, payloads: dict[str, bytes], container: Container | Non
     output = path.with_suffix(".new.pth")
     parts = segments.patched(path.stat().st_size, changes)
     with path.open("rb") as old, output.open("wb") as new:
-        segments.write(parts, old.fileno(), new)
+        written = Output(new, old.fileno(), container.records)
+        segments.write(parts, written)
+        written.finish()
     return output
 
 

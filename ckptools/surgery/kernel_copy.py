@@ -1,0 +1,66 @@
+"""Ranges copied from one file to another, through the kernel where it can.
+
+``copy_file_range`` shares blocks on some file systems and never passes the bytes through this
+process; ``sendfile`` does the latter on more kernels; a buffer works everywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ckptools.errors import CorruptFile
+
+_BUFFER = 1 << 20
+_NOT_HERE = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM}
+
+
+def copy_range(source: int, target: int, count: int, start: int, position: int) -> None:
+    """Copy ``count`` bytes of ``source`` from ``start`` to ``position`` of ``target``.
+
+    Parameters
+    ----------
+    source, target: descriptors; the position of ``target`` is undefined afterwards.
+
+    Raises
+    ------
+    CorruptFile: the source ends before.
+    """
+    for copy in (_copy_file_range, _sendfile, _buffered):
+        while count:
+            done = copy(source, target, count, start, position)
+            if done is None:
+                break
+            if done == 0:
+                raise CorruptFile("the source became shorter while it was copied")
+            start, position, count = start + done, position + done, count - done
+
+
+def _copy_file_range(source: int, target: int, count: int, start: int, position: int) -> int | None:
+    """Return how many bytes the kernel copied, or None where it cannot."""
+    try:
+        return os.copy_file_range(source, target, count, start, position)
+    except AttributeError:
+        return None
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        return None
+
+
+def _sendfile(source: int, target: int, count: int, start: int, position: int) -> int | None:
+    """Return how many bytes the kernel copied, or None where it cannot."""
+    try:
+        os.lseek(target, position, os.SEEK_SET)
+        return os.sendfile(target, source, start, count)
+    except AttributeError:
+        return None
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        return None
+
+
+def _buffered(source: int, target: int, count: int, start: int, position: int) -> int | None:
+    data = os.pread(source, min(count, _BUFFER), start)
+    return os.pwrite(target, data, position)
