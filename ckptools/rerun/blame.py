@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ckptools.rerun.dynamics import differences, losses, paired
 from ckptools.types.verdict import ArmResult, Rung, Verdict
+from ckptools.types.wording import say
 
 #: a log ratio of losses below this is what healthy arms differ by
 LIMIT = 0.1
@@ -21,10 +22,17 @@ def healthy(arms: Sequence[ArmResult], start: Mapping[str, float]) -> tuple[Rung
     effect, interval = paired(changes)
     past, _ = paired(_changes(arms, "earlier", start["earlier"]))
     worse = True if _above(changes) else None if effect > LIMIT else False
-    words = {True: "it breaks", False: "it trains on as it should", None: "seeds disagree"}
-    message = (
-        f"a short training changes the loss by {effect:+.1%} (log ratio), that of the earlier "
-        f"checkpoint by {past:+.1%}: {words[worse]}"
+    words = {
+        True: say("it breaks"),
+        False: say("it trains on as it should"),
+        None: say("seeds disagree"),
+    }
+    message = say(
+        "a short training changes the loss by {effect:+.1%} (log ratio), that of "
+        "the earlier checkpoint by {past:+.1%}: {words}",
+        effect=effect,
+        past=past,
+        words=words[worse],
     )
     rung = Rung(
         "dynamics",
@@ -51,18 +59,20 @@ def blamed(
     rated = [one.name for one in arms if one.name in ("earlier", "earlier-at-these-rates")]
     broken = [n for n in rated if _above(_changes(arms, n, start["earlier"]))]
     if broken:
-        reason = "the earlier checkpoint breaks in the same way at these learning rates"
+        reason = say("the earlier checkpoint breaks in the same way at these learning rates")
         verdict = Verdict("refuted", "learning-rate", reason)
     elif _above(fresh):
-        reason = (
-            "training breaks with the saved optimizer state, and neither with a fresh one nor "
-            "from the earlier checkpoint"
+        reason = say(
+            "training breaks with the saved optimizer state, and neither with a "
+            "fresh one nor from the earlier checkpoint"
         )
         verdict = Verdict("supported", "optimizer", reason, None, "global")
     else:
-        reason = "training breaks, with a fresh optimizer state too, and not from the earlier one"
+        reason = say(
+            "training breaks, with a fresh optimizer state too, and not from the earlier one"
+        )
         verdict = Verdict(
-            "undecided", "undecided", reason, would_decide="an earlier checkpoint further back"
+            "undecided", "undecided", reason, would_decide=say("an earlier checkpoint further back")
         )
     answered = verdict.decision != "undecided"
     return replace(rung, answered=answered, message=reason, evidence=evidence), verdict

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ckptools.rerun.task import Task
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.verdict import Rung
+from ckptools.types.wording import say
 
 #: largest |log ratio| of a value measured again to the value logged
 LIMIT = 0.25
@@ -23,17 +24,25 @@ def environment(task: Task, checkpoint: Checkpoint, values: Mapping[str, float])
     epoch = checkpoint.run.epoch
     then = logged.get(epoch, {}).get("loss") if epoch is not None else None
     if then is None:
-        return Rung("environment", False, message="the task gives no logged loss for this epoch")
+        return Rung(
+            "environment", False, message=say("the task gives no logged loss for this epoch")
+        )
     now = values["loss"]
     effect = _log_ratio(now, then)
     changed = not abs(effect) <= LIMIT
-    tail = "code or data have changed" if changed else "code and data are as they were"
+    tail = say("code or data have changed") if changed else say("code and data are as they were")
     return Rung(
         "environment",
         changed,
         effect,
         limit=LIMIT,
-        message=f"{checkpoint.path}: loss {now:.4g} today, {then:.4g} in the log: {tail}",
+        message=say(
+            "{path}: loss {now:.4g} today, {then:.4g} in the log: {tail}",
+            path=checkpoint.path,
+            now=now,
+            then=then,
+            tail=tail,
+        ),
         evidence={"now": now, "logged": then, "epoch": epoch},
     )
 

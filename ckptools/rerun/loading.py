@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,17 @@ from ckptools.names.prefixes import strip
 from ckptools.sources.arrays import read_array
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState, WeightSet
 from ckptools.types.tensor import TensorRef
+from ckptools.types.wording import say
 
 Weights = dict[str, Tensor]
 #: settings of a parameter group that say how a step is computed, not which step it is
 _IMPLEMENTATION = {"params", "fused", "foreach", "capturable", "differentiable"}
+#: slots that have the shape of their parameter in every optimizer that keeps them
+_FULL = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
+#: what PEFT puts between a module and its weight, and leaves out of an adapter file
+_ADAPTER = re.compile(
+    r"\.(lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)|modules_to_save)\.[^.]+(?=\.|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -31,22 +39,35 @@ class Fit:
     missing: names of the model that the checkpoint lacks.
     unexpected: names of the checkpoint that the model lacks.
     mismatched: names whose shapes differ.
+    frozen: names of the model that the checkpoint lacks and that the run does not train: they
+        stay as the task builds them (an adapter file holds what was trained only).
     """
 
     weights: Weights
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
+
+    def notes(self) -> list[str]:
+        """Return what did not fit and what was not needed, a sentence each."""
+        kept = f"{len(self.frozen)} frozen tensors are not in the checkpoint: as the task builds"
+        return self.problems() + ([f"{kept} them, e.g. {self.frozen[0]}"] if self.frozen else [])
 
     def problems(self) -> list[str]:
         """Return what did not fit, a sentence each."""
         kinds = {
-            "missing in the checkpoint": self.missing,
-            "unknown to the model": self.unexpected,
-            "of another shape": self.mismatched,
+            say("missing in the checkpoint"): self.missing,
+            say("unknown to the model"): self.unexpected,
+            say("of another shape"): self.mismatched,
         }
         return [
-            f"{len(names)} tensors {kind}, e.g. {names[0]}"
+            say(
+                "{number} tensors {kind}, e.g. {names}",
+                number=len(names),
+                kind=kind,
+                names=names[0],
+            )
             for kind, names in kinds.items()
             if names
         ]
@@ -68,13 +89,21 @@ def read_weights(checkpoint: Checkpoint, model: nn.Module, *, lenient: bool = Fa
     wanted = model_shapes(model)
     best = max(checkpoint.weight_sets, key=lambda one: _shared(one, wanted), default=None)
     if best is None or not _shared(best, wanted):
-        raise NotComparable("no weight fits the task's model", where=checkpoint.path)
-    held = {one.name: one.ref for one in best.tensors}
+        raise NotComparable(
+            "no weight fits the task's model",
+            where=checkpoint.path,
+            next=f"the model has {next(iter(wanted), 'no weights')}; see ckptools inspect --list",
+        )
+    held = {_ADAPTER.sub(r".\1", one.name): one.ref for one in best.tensors}
+    trained = {n for n, p in _by_plain_name(dict(model.named_parameters())).items() if _learns(p)}
+    absent = [name for name in wanted if name not in held]
+    frozen = set() if any(name in trained for name in absent) else set(absent) & _frozen(model)
     fit = Fit(
         {name: tensor(ref) for name, ref in held.items() if wanted.get(name) == ref.shape},
-        tuple(name for name in wanted if name not in held),
+        tuple(name for name in absent if name not in frozen),
         tuple(name for name in held if name not in wanted),
         tuple(name for name, ref in held.items() if wanted.get(name, ref.shape) != ref.shape),
+        tuple(name for name in absent if name in frozen),
     )
     problems = fit.problems()
     if problems and not lenient:
@@ -88,13 +117,34 @@ def read_weights(checkpoint: Checkpoint, model: nn.Module, *, lenient: bool = Fa
 
 def model_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the model's state by plain name."""
-    return {name: tuple(value.shape) for name, value in _state(model).items()}
+    return {name: tuple(value.shape) for name, value in model_state(model).items()}
 
 
-def _state(model: nn.Module) -> Weights:
-    state = model.state_dict()
-    _, names = strip(state)
+def model_state(model: nn.Module) -> Weights:
+    """Return the model's state by plain name; the tensors are the model's own."""
+    return _by_plain_name(model.state_dict())
+
+
+def _learns(parameter: Tensor) -> bool:
+    return parameter.requires_grad
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    """Return the names of parameters that no gradient reaches."""
+    named = _by_plain_name(dict(model.named_parameters()))
+    return {name for name, parameter in named.items() if not parameter.requires_grad}
+
+
+def _by_plain_name(state: Mapping[str, Any]) -> dict[str, Any]:
+    names = _plain(state)
     return {names[key]: value for key, value in state.items()}
+
+
+def _plain(keys: Iterable[str]) -> dict[str, str]:
+    """Return the name of each key without wrapper prefixes and adapter names."""
+    _, names = strip(keys)
+    short = {key: _ADAPTER.sub(r".\1", name) for key, name in names.items()}
+    return short if len(set(short.values())) == len(short) else names
 
 
 def _shared(weights: WeightSet, wanted: Mapping[str, tuple[int, ...]]) -> int:
@@ -103,52 +153,117 @@ def _shared(weights: WeightSet, wanted: Mapping[str, tuple[int, ...]]) -> int:
 
 def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy ``weights`` into the model, in place."""
-    state = _state(model)
+    state = model_state(model)
     with torch.no_grad():
         for name, value in weights.items():
             state[name].copy_(value)
 
 
-def load_optimizer(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Load the saved state into a fresh optimizer: by parameter name where known, else by place.
+@dataclass(frozen=True)
+class SavedState:
+    """What a checkpoint's optimizer holds, by the names of the model that the file fits.
 
-    NotComparable when the file has none, or when its groups are not those of the task.
+    Attributes
+    ----------
+    slots: tensors and scalars by slot, for every parameter that has a state.
+    groups: settings of each parameter group, with its name where it has one.
+    scheduler: the state of the scheduler, or None.
+    scaler: the state of the gradient scaler, or None.
+    """
+
+    slots: dict[str, dict[str, Any]]
+    groups: tuple[tuple[str | None, dict[str, Any]], ...]
+    scheduler: dict[str, Any] | None = None
+    scaler: dict[str, Any] | None = None
+
+    def having(self, slots: Mapping[str, Mapping[str, Any] | None]) -> SavedState:
+        """Return the state with other slots for some parameters; None leaves a parameter's out."""
+        kept = {name: value for name, value in self.slots.items() if name not in slots}
+        given = {name: dict(value) for name, value in slots.items() if value is not None}
+        return replace(self, slots=kept | given)
+
+
+def read_state(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> SavedState:
+    """Return the saved state: by parameter name where the file is sure of it, else by place.
+
+    Parameters
+    ----------
+    model, optimizer: those of the run that wrote the file.
+
+    Raises
+    ------
+    NotComparable: the file has no optimizer, or its groups are not those of the task.
     """
     saved = next(iter(checkpoint.optimizers), None)
     if saved is None:
-        raise NotComparable("the file holds no optimizer state", where=checkpoint.path)
-    groups = optimizer.state_dict()["param_groups"]
-    if [len(group["params"]) for group in groups] != [len(group.ids) for group in saved.groups]:
         raise NotComparable(
-            "the saved parameter groups are not those of the task", where=checkpoint.path
+            "the file holds no optimizer state",
+            where=checkpoint.path,
+            next="give a checkpoint with one, or an arm with optimizer=reset",
         )
-    names = _names_by_id(model, optimizer)
-    state = {}
-    for one in saved.states:
-        if one.has_state:
-            state[_index(one, names, groups)] = _slots(one)
-    for group, kept in zip(groups, saved.groups, strict=True):
-        group.update(
-            {k: v for k, v in kept.settings.items() if k in group and k not in _IMPLEMENTATION}
+    places = _places(model, optimizer)
+    if [len(group) for group in places] != [len(group.ids) for group in saved.groups]:
+        raise NotComparable(
+            "the saved parameter groups are not those of the task",
+            where=checkpoint.path,
+            next="make the task's optimizer as the run's was made",
         )
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    shapes = {n: tuple(p.shape) for group in places for n, p in group}
+    named = _named_states(saved, [[name for name, _ in group] for group in places])
+    wrong = [n for n, one in named.items() if not _has_shape(one, shapes.get(n))]
+    if wrong:
+        raise NotComparable(
+            f"the saved state of {wrong[0]} has another shape than the task's parameter",
+            where=checkpoint.path,
+            next="make the task's optimizer with the groups and the order of the run",
+        )
+    return SavedState(
+        {name: _slots(one) for name, one in named.items()},
+        tuple((group.name, dict(group.settings)) for group in saved.groups),
+        checkpoint.run.scheduler or None,
+        checkpoint.run.scaler or None,
+    )
 
 
-def _names_by_id(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
-    """Return the optimizer's own number of each parameter, by plain name."""
+def _places(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> list[list[tuple[str, nn.Parameter]]]:
+    """Return the plain names of the optimizer's parameters, group by group."""
     parameters = dict(model.named_parameters())
-    _, plain = strip(parameters)
+    plain = _plain(parameters)
     name_of = {id(value): plain[key] for key, value in parameters.items()}
-    flat = [p for group in optimizer.param_groups for p in group["params"]]
-    return {name_of[id(p)]: number for number, p in enumerate(flat) if id(p) in name_of}
+    found = []
+    for number, group in enumerate(optimizer.param_groups):
+        strange = f"parameter of group {number} that is not the model's, at place"
+        found.append(
+            [(name_of.get(id(p), f"{strange} {n}"), p) for n, p in enumerate(group["params"])]
+        )
+    return found
 
 
-def _index(one: ParameterState, numbers: Mapping[str, int], groups: list[dict[str, Any]]) -> int:
-    if one.name is not None and one.name in numbers and one.standing == "sure":
-        return numbers[one.name]
-    return int(groups[one.group]["params"][one.position])
+def _named_states(saved: OptimizerState, names: list[list[str]]) -> dict[str, ParameterState]:
+    """Return the states by name: the file's own where it is sure, else the name at its place.
+
+    Where the two contradict each other, places win: that is how torch loads.
+    """
+    states = [one for one in saved.states if one.has_state]
+    by_place = {names[one.group][one.position]: one for one in states}
+    known = {name for group in names for name in group}
+    by_name = {
+        one.name
+        if one.standing == "sure" and one.name in known
+        else names[one.group][one.position]: one
+        for one in states
+    }
+    return by_name if len(by_name) == len(states) else by_place  # type: ignore[return-value]
+
+
+def _has_shape(one: ParameterState, shape: tuple[int, ...] | None) -> bool:
+    """Return whether a state's full-sized slots have the parameter's shape."""
+    full = [ref for slot, ref in one.slots.items() if slot in _FULL]
+    return shape is None or all(tuple(ref.shape) == shape for ref in full)
 
 
 def _slots(one: ParameterState) -> dict[str, Any]:
@@ -156,6 +271,62 @@ def _slots(one: ParameterState) -> dict[str, Any]:
     if one.step is not None:
         slots["step"] = torch.tensor(float(one.step))
     return slots | one.scalars
+
+
+def load_state(
+    saved: SavedState, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[str, ...]:
+    """Load a saved state into a fresh optimizer by name; return what of it could not be used.
+
+    Groups are matched by place where their number agrees, else by name.  A parameter without a
+    saved state starts without one.
+    """
+    places = _places(model, optimizer)
+    groups = optimizer.state_dict()["param_groups"]
+    numbers = {
+        name: number
+        for group, members in zip(groups, places, strict=True)
+        for number, (name, _) in zip(group["params"], members, strict=True)
+    }
+    shapes = {name: tuple(p.shape) for members in places for name, p in members}
+    state = {
+        numbers[name]: {slot: _copied(value) for slot, value in slots.items()}
+        for name, slots in saved.slots.items()
+        if name in numbers and _loadable(slots, shapes[name])
+    }
+    for index, group in enumerate(groups):
+        settings = _settings_for(saved, index, group.get("name"), len(groups))
+        group.update({k: v for k, v in settings.items() if k in group and k not in _IMPLEMENTATION})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    left = len(saved.slots) - len(state)
+    return (f"the optimizer state of {left} parameters does not fit the model",) if left else ()
+
+
+def _copied(value: Any) -> Any:
+    """Return a tensor of its own: optimizers take what they load without copying it."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _loadable(slots: Mapping[str, Any], shape: tuple[int, ...]) -> bool:
+    return all(tuple(slots[slot].shape) == shape for slot in _FULL if slot in slots)
+
+
+def _settings_for(saved: SavedState, index: int, name: str | None, count: int) -> dict[str, Any]:
+    """Return the saved settings of a group: of the same place, else of the same name, else none."""
+    if count == len(saved.groups):
+        return saved.groups[index][1]
+    named = (settings for known, settings in saved.groups if name and known == name)
+    return next(named, {})
+
+
+def load_optimizer(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Load the saved state of a checkpoint into a fresh optimizer of the same run.
+
+    NotComparable when the file has none, or when its groups are not those of the task.
+    """
+    load_state(read_state(checkpoint, model, optimizer), model, optimizer)
 
 
 def rates(checkpoint: Checkpoint) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from ckptools.rerun.loading import Fit, put, rates, read_weights
 from ckptools.rerun.task import Task
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.verdict import ArmResult, Rung, Verdict
+from ckptools.types.wording import join, say
 
 
 @dataclass
@@ -66,7 +67,10 @@ class Ladder:
 
     def _read(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
         fit: Fit = read_weights(checkpoint, self.model, lenient=self.lenient)
-        self.not_judged += [f"{checkpoint.path}: {problem}" for problem in fit.problems()]
+        self.not_judged += [
+            say("{path}: {problem}", path=checkpoint.path, problem=problem)
+            for problem in fit.problems()
+        ]
         return fit.weights
 
     def measure(self, weights: Mapping[str, Tensor]) -> float:
@@ -91,12 +95,14 @@ class Ladder:
         """Return what one checkpoint alone can tell: whether its logged value comes back."""
         rung = self._ask(lambda: environment(self.task, self.checkpoint, self._values(self.bad)))
         if rung.answered:
-            reason = "the logged loss does not come back: weights, code or data have changed"
+            reason = say("the logged loss does not come back: weights, code or data have changed")
         elif rung.effect is None:
-            reason = "without an earlier checkpoint or a logged loss nothing can be compared"
+            reason = say("without an earlier checkpoint or a logged loss nothing can be compared")
         else:
-            reason = "the logged loss comes back, so file, code and data are as they were then; "
-            reason += "whether the checkpoint was healthy then takes an earlier one"
+            reason = say(
+                "the logged loss comes back, so file, code and data are as they were then; whether "
+                "the checkpoint was healthy then takes an earlier one"
+            )
         rung = replace(rung, answered=False)
         self.rungs[-1] = rung
         return Verdict("undecided", "undecided", reason, would_decide="--earlier CHECKPOINT")
@@ -141,7 +147,7 @@ class Ladder:
             try:
                 rung, verdict = self._trained(earlier)
             except NotComparable as error:
-                reason = f"no training could be compared: {error}"
+                reason = say("no training could be compared: {error}", error=str(error))
                 rung = Rung("dynamics", False, message=reason)
                 verdict = Verdict("undecided", "undecided", reason, would_decide=error.next)
             found.append(verdict)
@@ -159,7 +165,7 @@ class Ladder:
         start = {one: self.measure(w) for one, w in (("as-is", self.bad), ("earlier", self.good))}
         rung, broken = healthy(self.arms, start)
         if broken is None:
-            more = "more seeds, or more steps"
+            more = say("more seeds, or more steps")
             return rung, Verdict("undecided", "undecided", rung.message, would_decide=more)
         if (
             any(
@@ -169,8 +175,8 @@ class Ladder:
             )
             and not broken
         ):
-            reason = "parts of the model do better with their earlier weights, no single one"
-            more = "an evaluation on more data"
+            reason = say("parts of the model do better with their earlier weights, no single one")
+            more = say("an evaluation on more data")
             return rung, Verdict("undecided", "undecided", reason, would_decide=more)
         if not broken:
             return rung, Verdict("refuted", "none", rung.message)
@@ -199,8 +205,12 @@ class Ladder:
             nonlocal least
             least = restore.floor(self.measure, self.bad, self.good, self._modules())
             effect = excess(bad, least)
-            word = "a part" if effect > restore.LIMIT else "no part"
-            message = f"{word} of the model does better with its earlier weights ({effect:+.1%})"
+            word = say("a part") if effect > restore.LIMIT else say("no part")
+            message = say(
+                "{word} of the model does better with its earlier weights ({effect:+.1%})",
+                word=word,
+                effect=effect,
+            )
             return Rung("restore-scan", False, effect, limit=restore.LIMIT, message=message)
 
         rung = self._ask(question)
@@ -236,18 +246,22 @@ class Ladder:
             for one, names in getattr(self, "suspected", {}).items()
         }
         if scan.single is not None:
-            message = (
-                f"{scan.single}: taking it from the earlier checkpoint closes {scan.share:.0%} of "
-                f"the gap, and put into the earlier checkpoint it alone raises the loss by "
-                f"{scan.harm:.0%}"
+            message = say(
+                "{single}: taking it from the earlier checkpoint closes {share:.0%} of "
+                "the gap, and put into the earlier checkpoint it alone raises the loss "
+                "by {harm:.0%}",
+                single=scan.single,
+                share=scan.share,
+                harm=scan.harm,
             )
         elif scan.winner:
-            message = (
-                f"no single module explains the gap; together {', '.join(scan.winner)} close "
-                f"{scan.share:.0%} of it"
+            message = say(
+                "no single module explains the gap; together {winner} close {share:.0%} of it",
+                winner=join(scan.winner),
+                share=scan.share,
             )
         else:
-            message = "no part of the model explains the gap: the damage is global"
+            message = say("no part of the model explains the gap: the damage is global")
         return Rung(
             "restore-scan",
             scan.single is not None,
