@@ -1,38 +1,467 @@
-"""The arms of a short re-run: what each starts from."""
+"""The arms of a short re-run: what each starts from, and how it goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from torch import nn
+
+from ckptools.errors import NotComparable, SettingsError
+from ckptools.names.patterns import select
+from ckptools.names.roles import roles
+from ckptools.names.stacks import places
+from ckptools.rerun.evaluate import seeded
+from ckptools.rerun.loading import model_shapes, model_state
+from ckptools.rerun.task import HeldTask, Task
 from ckptools.types.checkpoint import Checkpoint
+
+STARTS = ("checkpoint", "earlier", "scratch")
+OPTIMIZERS = ("own", "checkpoint", "earlier", "reset", "second-moments-reset")
+SCHEDULES = ("saved", "fresh")
+_FACTOR = re.compile(r"[x×*]\s*(\d.*)")
 
 
 @dataclass(frozen=True)
-class Arm:
-    """One way to go on training.
+class ArmPlan:
+    """An arm as a user declares it; all of it is plain data.
 
     Attributes
     ----------
     name: as printed.
-    start: the checkpoint whose weights, optimizer and scheduler states are taken.
-    weights: its weights by the model's names.
-    optimizer: "kept" or "reset" (learning rates and schedule are kept either way).
-    rates: learning rates of the groups that replace the saved ones, or None.
+    start: "checkpoint" (the one in question), "earlier", "scratch" (the task's fresh weights), or
+        the path of another checkpoint of the run.
+    optimizer: whose state: "own" (that of the file the weights come from), "checkpoint",
+        "earlier", "reset", or "second-moments-reset" (first moments kept, second ones measured
+        anew).  An arm that starts from the earlier checkpoint must say it: bringing along its
+        own is a difference, too.
+    restore: modules whose weights and optimizer state are taken from the earlier checkpoint.
+    reinitialise: modules whose weights the task makes anew; their optimizer state is left out.
+    sham: do that to a healthy module of the same role instead: what the act itself does.
+    lr: learning rate: "x0.1" (a factor on all), a number for all, or numbers (or factors) by
+        group name.
+    loss_weights: "constant W" or "ramp A B" (of the auxiliary layers, the main output's being 1),
+        "last N" (layers before them weigh nothing), or weights by term or glob.
+    blocks: how many blocks the model has: the task's setting of this name.
+    settings: any settings that the task knows.
+    recipe: a surgery recipe that is applied to the start; its path.
+    schedule: "saved", or "fresh" (the task's schedule from its first step on).
+    steps: how many; the design's number when None.
+    processors, gpus: what a trial of it asks an engine for.
+    processes: how many ranks train one trial together, under torchrun.
     """
 
     name: str
-    start: Checkpoint
+    start: str = "checkpoint"
+    optimizer: str = "own"
+    restore: tuple[str, ...] = ()
+    reinitialise: tuple[str, ...] = ()
+    sham: bool = False
+    lr: Any = None
+    loss_weights: Any = None
+    blocks: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
+    schedule: str = "saved"
+    steps: int | None = None
+    processors: float = 1
+    gpus: float = 0
+    processes: int = 1
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What differs from the checkpoint as it is."""
+        plain = {one.name: one.default for one in fields(self)}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name != "name" and value != plain[name] and value not in ({}, ())
+        }
+
+    @property
+    def task_settings(self) -> dict[str, Any]:
+        """The settings that the arm's own task is made with, beside the common ones."""
+        return self.settings | ({} if self.blocks is None else {"blocks": self.blocks})
+
+
+#: what a single word stands for
+PRESETS: dict[str, dict[str, Any]] = {
+    "as-is": {},
+    "optimizer-reset": {"optimizer": "reset"},
+    "second-moments-reset": {"optimizer": "second-moments-reset"},
+    "earlier": {"start": "earlier", "optimizer": "own"},
+    "earlier-reset": {"start": "earlier", "optimizer": "reset"},
+    "from-scratch": {"start": "scratch"},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to go on training, with everything at hand.
+
+    Attributes
+    ----------
+    name: as printed.
+    start: the checkpoint whose weights, optimizer and scheduler states are taken; None: scratch.
+    weights: its weights by the model's names; empty from scratch.
+    optimizer: "kept", "reset" or "second-moments-reset" (learning rates and schedule are kept).
+    rates: learning rates of the groups that replace the saved ones, or None.
+    state: the checkpoint whose optimizer state is loaded, where it is not ``start``.
+    task: the task that it trains on, where that is not the common one.
+    factors: a factor on the learning rate of each group, by group name, "" for all.
+    absolute: learning rates by group name, "" for all.
+    loss_weights: as :class:`ArmPlan` has them.
+    slots: parameters whose optimizer state comes from another checkpoint; None leaves it out.
+    fresh: tensors that every trial initialises anew, with its own seed.
+    schedule: "saved" or "fresh".
+    steps: how many, or None for the design's number.
+    notes: what was decided on the way, e.g. which module a sham took.
+    declared: what the user declared, for the report.
+    """
+
+    name: str
+    start: Checkpoint | None
     weights: Mapping[str, Any]
     optimizer: str = "kept"
     rates: tuple[float, ...] | None = None
+    state: Checkpoint | None = None
+    task: Task | None = None
+    factors: Mapping[str, float] = field(default_factory=dict)
+    absolute: Mapping[str, float] = field(default_factory=dict)
+    loss_weights: Any = None
+    slots: Mapping[str, Checkpoint | None] = field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
+    schedule: str = "saved"
+    steps: int | None = None
+    notes: tuple[str, ...] = ()
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Return what distinguishes the arm, for the report."""
-        return {
-            "start": self.start.path,
+        found: dict[str, Any] = {
+            "start": self.start.path if self.start else "scratch",
             "optimizer": self.optimizer,
             "rates": list(self.rates) if self.rates else "as saved",
         }
+        return found | dict(self.declared)
+
+
+def checked(plan: ArmPlan, *, earlier: bool) -> ArmPlan:
+    """Return the plan; SettingsError names everything in it that cannot be honoured."""
+    wrong: list[str] = []
+    if plan.optimizer not in OPTIMIZERS:
+        wrong.append(f"optimizer {plan.optimizer!r} is none of {', '.join(OPTIMIZERS)}")
+    if plan.schedule not in SCHEDULES:
+        wrong.append(f"schedule {plan.schedule!r} is none of {', '.join(SCHEDULES)}")
+    needs = plan.restore or "earlier" in (plan.start, plan.optimizer)
+    if needs and not earlier:
+        wrong.append("it needs an earlier checkpoint (--earlier)")
+    if plan.start == "scratch" and (plan.restore or plan.reinitialise or plan.recipe):
+        wrong.append("nothing is restored or operated on from scratch")
+    if plan.start == "scratch" and plan.optimizer != "own":
+        wrong.append("from scratch there is no optimizer state")
+    if plan.sham and not (plan.restore or plan.reinitialise):
+        wrong.append("a sham needs restore or reinitialise: the act that it imitates")
+    if plan.restore and plan.reinitialise:
+        wrong.append("restore and reinitialise are two arms")
+    wrong += _bad_numbers(plan)
+    if wrong:
+        raise SettingsError("; ".join(wrong), where=f"arm {plan.name}")
+    return plan
+
+
+def _bad_numbers(plan: ArmPlan) -> list[str]:
+    wrong = []
+    try:
+        learning_rates(plan.lr)
+        if plan.loss_weights is not None:
+            term_weights(plan.loss_weights, ["term.0", "term.1"], {})
+    except (SettingsError, NotComparable) as error:
+        wrong.append(error.message)
+    if plan.steps is not None and plan.steps < 0:
+        wrong.append(f"{plan.steps} steps are none")
+    if plan.blocks is not None and plan.blocks < 1:
+        wrong.append(f"{plan.blocks} blocks are none")
+    if plan.processes < 1 or plan.processors < 0 or plan.gpus < 0:
+        wrong.append("processes, processors and gpus cannot be negative, nor processes 0")
+    return wrong
+
+
+def learning_rates(given: Any) -> tuple[dict[str, float], dict[str, float]]:
+    """Return factors and absolute learning rates by group name ("": all); SettingsError."""
+    if given is None:
+        return {}, {}
+    by_group = dict(given) if isinstance(given, Mapping) else {"": given}
+    factors: dict[str, float] = {}
+    absolute: dict[str, float] = {}
+    for name, value in by_group.items():
+        factor = _FACTOR.fullmatch(str(value).strip())
+        try:
+            number = float(factor[1]) if factor else float(value)
+        except (TypeError, ValueError):
+            raise SettingsError(f"lr {value!r} is neither a number nor like x0.1") from None
+        if not 0.0 <= number < float("inf"):
+            raise SettingsError(f"lr {value!r} is not a learning rate")
+        (factors if factor else absolute)[str(name)] = number
+    return factors, absolute
+
+
+def term_weights(rule: Any, terms: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the weight of every term under a loss-weight rule.
+
+    The last layer is the main output and keeps its weights.  An auxiliary layer weighs what the
+    rule says, as a part of the last layer's weight of the same term.
+
+    Parameters
+    ----------
+    rule: as :attr:`ArmPlan.loss_weights`.
+    terms: names of all terms, ``term`` or ``term.LAYER``.
+    weights: the task's own.
+
+    Raises
+    ------
+    SettingsError: the rule cannot be understood.
+    NotComparable: the terms have no layers, or there is nothing but a total.
+    """
+    own = {name: weights.get(name, 1.0) for name in terms}
+    if list(terms) == ["total"]:
+        raise NotComparable(
+            "the task gives its loss as one total, so its weights cannot be changed",
+            next="let loss() return the unweighted terms",
+        )
+    if isinstance(rule, Mapping):
+        return own | _named_weights(rule, terms)
+    words = str(rule).split()
+    found = {_layer(name) for name in terms}
+    layers = sorted((one for one in found if one is not None), key=int)
+    if len(layers) < 2:
+        raise NotComparable("the loss has no terms by layer (term.0, term.1, ...)")
+    shares = _shares(words, len(layers))
+    by_layer: dict[str | None, float | None] = dict(zip(layers, shares, strict=True))
+    return {
+        name: own[name]
+        if by_layer.get(_layer(name)) is None
+        else _share(name, layers[-1], own, by_layer[_layer(name)], words[0])
+        for name in terms
+    }
+
+
+def _share(
+    name: str, last: str | None, own: Mapping[str, float], share: float | None, rule: str
+) -> float:
+    """Return an auxiliary term's weight."""
+    main = f"{name.rpartition('.')[0]}.{last}"
+    base = own[name] if rule == "last" else own.get(main, own[name])
+    return base * (share or 0.0)
+
+
+def _shares(words: Sequence[str], layers: int) -> list[float | None]:
+    """Return the share of each layer; None leaves a layer as it is."""
+    auxiliary = layers - 1
+    try:
+        if words[0] == "constant" and len(words) == 2:
+            return [float(words[1])] * auxiliary + [None]
+        if words[0] == "ramp" and len(words) == 3:
+            low, high = float(words[1]), float(words[2])
+            steps = max(auxiliary - 1, 1)
+            return [low + (high - low) * n / steps for n in range(auxiliary)] + [None]
+        if words[0] == "last" and len(words) == 2 and int(words[1]) >= 1:
+            count = min(int(words[1]), layers)
+            return [0.0] * (layers - count) + [None] * count
+    except (ValueError, IndexError):
+        pass
+    raise SettingsError(
+        f"loss_weights {' '.join(words)!r} is none of: constant W, ramp A B, last N, or a table"
+    )
+
+
+def _named_weights(rule: Mapping[str, Any], terms: Sequence[str]) -> dict[str, float]:
+    """Return weights given by term or glob; a pattern that no term has is only known when run."""
+    found: dict[str, float] = {}
+    for pattern, value in rule.items():
+        try:
+            weight = float(value)
+        except (TypeError, ValueError):
+            raise SettingsError(f"the loss weight of {pattern} is no number: {value!r}") from None
+        glob = re.compile(re.escape(str(pattern)).replace(r"\*", ".*"))
+        found |= {name: weight for name in terms if glob.fullmatch(name)}
+    return found
+
+
+def _layer(name: str) -> str | None:
+    last = name.rpartition(".")[2]
+    return last if last.isdecimal() and "." in name else None
+
+
+# -- from a plan to an arm -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the arms of one experiment are made of.
+
+    Attributes
+    ----------
+    task: the common task.
+    model: one of its models; used for shapes and initial values, and changed by nobody here.
+    checkpoint, weights: the one in question.
+    earlier, earlier_weights: the healthy one, or None and nothing.
+    others: further checkpoints by the path that plans give, with their weights.
+    """
+
+    task: HeldTask
+    model: nn.Module
+    checkpoint: Checkpoint
+    weights: Mapping[str, Any]
+    earlier: Checkpoint | None = None
+    earlier_weights: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, tuple[Checkpoint, Mapping[str, Any]]] = field(default_factory=dict)
+
+
+def resolve(plan: ArmPlan, sources: Sources) -> Arm:
+    """Return the arm that a plan means.
+
+    Raises
+    ------
+    SettingsError: the plan contradicts itself.
+    NoSuchTensor: a pattern matches nothing.
+    TaskError: the task refuses the settings.
+    NotComparable: there is no healthy module of the same role for a sham.
+    """
+    checked(plan, earlier=sources.earlier is not None)
+    start, weights = _start(plan, sources)
+    notes: list[str] = []
+    factors, absolute = learning_rates(plan.lr)
+    slots: dict[str, Checkpoint | None] = {}
+    restored = _targets(plan.restore, plan.sham, sources, notes)
+    weights = {**weights, **{name: sources.earlier_weights[name] for name in restored}}
+    slots |= dict.fromkeys(restored, sources.earlier)
+    fresh = tuple(_targets(plan.reinitialise, plan.sham, sources, notes))
+    slots |= dict.fromkeys(fresh)
+    if plan.start != "scratch":
+        slots = {name: value for name, value in slots.items() if plan.optimizer != "reset"}
+    whose = {"checkpoint": sources.checkpoint, "earlier": sources.earlier}
+    return Arm(
+        plan.name,
+        start,
+        weights,
+        plan.optimizer if plan.optimizer in ("reset", "second-moments-reset") else "kept",
+        state=whose.get(plan.optimizer),
+        task=sources.task.again(plan.task_settings) if plan.task_settings else None,
+        factors=factors,
+        absolute=absolute,
+        loss_weights=plan.loss_weights,
+        slots=slots,
+        fresh=fresh,
+        schedule="fresh" if start is None else plan.schedule,
+        steps=plan.steps,
+        notes=tuple(notes),
+        declared=plan.declared,
+    )
+
+
+def _start(plan: ArmPlan, sources: Sources) -> tuple[Checkpoint | None, Mapping[str, Any]]:
+    if plan.start == "scratch":
+        return None, {}
+    if plan.start == "checkpoint" and plan.recipe is None:
+        return sources.checkpoint, sources.weights
+    if plan.start == "earlier" and plan.recipe is None:
+        return sources.earlier, sources.earlier_weights
+    return sources.others[plan.recipe or plan.start]
+
+
+def _targets(patterns: Iterable[str], sham: bool, sources: Sources, notes: list[str]) -> list[str]:
+    """Return the tensors that are meant, or those of healthy modules instead of them."""
+    found: dict[str, None] = {}
+    units = module_of(sources.weights, sources.model)
+    for pattern in patterns:
+        names = select(pattern, sources.weights)
+        if sham:
+            names = _sham(pattern, names, units, sources, notes)
+        found.update(dict.fromkeys(names))
+    return list(found)
+
+
+def _sham(
+    pattern: str,
+    names: Sequence[str],
+    units: Mapping[str, str],
+    sources: Sources,
+    notes: list[str],
+) -> list[str]:
+    suspects = dict.fromkeys(units[name] for name in names)
+    shapes = {name: tuple(value.shape) for name, value in sources.weights.items()}
+    found: list[str] = []
+    for suspect in suspects:
+        others = partners(suspect, units, shapes, without=suspects)
+        if not others:
+            raise NotComparable(
+                f"no other module is like {suspect}", next="name a healthy one with restore="
+            )
+        notes.append(f"sham: {others[0]} in place of {suspect}")
+        found += [name for name, unit in units.items() if unit == others[0]]
+    return found
+
+
+def module_of(names: Iterable[str], model: nn.Module | None = None) -> dict[str, str]:
+    """Return the module of every tensor name (a block, or the outermost child outside stacks)."""
+    shapes = model_shapes(model) if model is not None else None
+    listed = list(names)
+    known = {name: shapes[name] for name in listed if name in shapes} if shapes else None
+    return {name: place.module for name, place in places(listed, known).items()}
+
+
+def partners(
+    suspect: str,
+    units: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    without: Iterable[str] = (),
+) -> list[str]:
+    """Return the modules that can stand in for ``suspect`` in a sham, the most alike first.
+
+    Alike are modules of the same tensors (the other blocks of a stack), then modules of the same
+    roles, each nearest in size first.
+
+    Parameters
+    ----------
+    units: the module of every tensor.
+    shapes: the shape of every tensor.
+    without: modules that are suspected themselves.
+    """
+    role_of = roles(shapes)
+    members: dict[str, list[str]] = {}
+    for name, unit in units.items():
+        members.setdefault(unit, []).append(name)
+
+    def traits(unit: str) -> tuple[set[Any], set[Any], int]:
+        inside = {(name.removeprefix(unit), shapes[name]) for name in members[unit]}
+        size = sum(_elements(shapes[name]) for name in members[unit])
+        return inside, {role_of[name] for name in members[unit]} - {None, "norm"}, size
+
+    tensors, wanted, size = traits(suspect)
+    ranked: list[tuple[int, float, str]] = []
+    for unit in members:
+        if unit == suspect or unit in set(without):
+            continue
+        same, kinds, count = traits(unit)
+        rank = 0 if same == tensors else 1 if kinds & wanted else None
+        if rank is not None:
+            ranked.append((rank, abs(count - size) / max(count, size, 1), unit))
+    return [unit for _, _, unit in sorted(ranked, key=lambda one: one[:2])]
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def initial(task: Task, seed: int) -> dict[str, Any]:
+    """Return the weights that the task builds with a seed."""
+    with seeded(seed):
+        return {name: value.clone() for name, value in model_state(task.build()).items()}

@@ -94,10 +94,9 @@ def read_weights(checkpoint: Checkpoint, model: nn.Module, *, lenient: bool = Fa
             where=checkpoint.path,
             next=f"the model has {next(iter(wanted), 'no weights')}; see ckptools inspect --list",
         )
-    held = {_ADAPTER.sub(r".\1", one.name): one.ref for one in best.tensors}
-    trained = {n for n, p in _by_plain_name(dict(model.named_parameters())).items() if _learns(p)}
+    held = _held(best)
     absent = [name for name in wanted if name not in held]
-    frozen = set() if any(name in trained for name in absent) else set(absent) & _frozen(model)
+    frozen = _left_out(model, held)
     fit = Fit(
         {name: tensor(ref) for name, ref in held.items() if wanted.get(name) == ref.shape},
         tuple(name for name in absent if name not in frozen),
@@ -125,14 +124,15 @@ def model_state(model: nn.Module) -> Weights:
     return _by_plain_name(model.state_dict())
 
 
-def _learns(parameter: Tensor) -> bool:
-    return parameter.requires_grad
+def _left_out(model: nn.Module, held: Mapping[str, Any]) -> set[str]:
+    """Return the frozen parameters where the file holds all that learn and none of them.
 
-
-def _frozen(model: nn.Module) -> set[str]:
-    """Return the names of parameters that no gradient reaches."""
+    A file that holds some of them is one that should hold all.
+    """
     named = _by_plain_name(dict(model.named_parameters()))
-    return {name for name, parameter in named.items() if not parameter.requires_grad}
+    frozen = {name for name, parameter in named.items() if not parameter.requires_grad}
+    whole = all(name in held for name in named if name not in frozen)
+    return frozen if whole and not frozen & held.keys() else set()
 
 
 def _by_plain_name(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,8 +147,13 @@ def _plain(keys: Iterable[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(short) else names
 
 
+def _held(weights: WeightSet) -> dict[str, TensorRef]:
+    """Return a weight set's tensors by plain name."""
+    return {_ADAPTER.sub(r".\1", one.name): one.ref for one in weights.tensors}
+
+
 def _shared(weights: WeightSet, wanted: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(wanted.get(one.name) == one.ref.shape for one in weights.tensors)
+    return sum(wanted.get(name) == ref.shape for name, ref in _held(weights).items())
 
 
 def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -257,7 +262,7 @@ def _named_states(saved: OptimizerState, names: list[list[str]]) -> dict[str, Pa
         else names[one.group][one.position]: one
         for one in states
     }
-    return by_name if len(by_name) == len(states) else by_place  # type: ignore[return-value]
+    return by_name if len(by_name) == len(states) else by_place
 
 
 def _has_shape(one: ParameterState, shape: tuple[int, ...] | None) -> bool:

@@ -1,12 +1,21 @@
-"""The user's task: found by name, and held to its protocol before anything is run."""
+"""The user's task: found by name, adapted to the protocol, and held to it.
+
+What a name gives may be a task already, or what people have instead: a pair of plain functions, a
+HF Trainer, a LightningModule with its data (:mod:`ckptools.rerun.adapters`).
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -15,9 +24,25 @@ import torch
 from torch import Tensor, nn
 
 from ckptools.errors import TaskError
+from ckptools.rerun import batches as batching
+from ckptools.rerun.adapters import adapted
+from ckptools.rerun.machine import Machine
 
-#: what every task must have; ``scheduler``, ``clip_norm``, ``logged`` and ``modules`` are optional
-REQUIRED = ("build", "optimizer", "batches", "loss", "weights", "evaluate")
+#: what every task must have; ``weights``, ``scheduler``, ``clip_norm``, ``logged``, ``probes`` and
+#: ``modules`` are optional
+REQUIRED = ("build", "optimizer", "batches", "loss", "evaluate")
+#: what the user's code may raise; a subclass of none of these is an interrupt or an exit
+FOREIGN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class Task(Protocol):
@@ -42,26 +67,187 @@ class Task(Protocol):
         """Return validation values; ``loss`` is one of them, lower is better."""
 
 
-def load_task(spec: str, settings: Mapping[str, Any] | None = None) -> Task:
-    """Return the task that ``package.module:Name`` or ``file.py:Name`` makes.
+@dataclass
+class HeldTask:
+    """A task held to its protocol: on a device, in a precision, its own errors told from ours.
 
-    TaskError when it cannot be imported, refuses its settings, or lacks parts of the protocol
-    (all of them are named).
+    Optional parts (``scheduler``, ``clip_norm``, ``logged``, ``modules``, ``probes``) are the
+    task's own.
+
+    Attributes
+    ----------
+    given: the user's object.
+    spec, settings: what it was made of, so that an arm can make it again with other settings.
+    machine: where and in which precision it runs.
+    known: the settings it says it knows, None where it says nothing.
+    """
+
+    given: Any
+    spec: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: Machine = field(default_factory=Machine)
+    known: tuple[str, ...] | None = None
+
+    def build(self) -> nn.Module:
+        """Return a fresh model on the device."""
+        with _users("build"):
+            model = self.given.build()
+        if not isinstance(model, nn.Module):
+            raise TaskError(f"build gives no module but {type(model).__name__}", where=self.spec)
+        return model.to(self.machine.device)
+
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of a run."""
+        with _users("optimizer"):
+            optimizer = self.given.optimizer(model)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TaskError("optimizer gives no torch optimizer", where=self.spec)
+        return optimizer
+
+    def batches(self, seed: int) -> Iterator[Any]:
+        """Yield batches on the device; their random numbers are kept apart from the model's."""
+        with _users("batches"):
+            for batch in batching.isolated(lambda: self.given.batches(seed), seed):
+                yield batching.moved(batch, self.machine.device)
+
+    def loss(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Return the unweighted terms; a single tensor is the term ``total``."""
+        with _users("loss"), self.machine.precision():
+            terms = self.given.loss(model, batch)
+        if isinstance(terms, Tensor):
+            terms = {"total": terms}
+        if not isinstance(terms, Mapping) or not terms:
+            raise TaskError("loss gives no terms", where=self.spec)
+        wrong = [n for n, v in terms.items() if not isinstance(v, Tensor) or v.numel() != 1]
+        if wrong:
+            raise TaskError(f"loss: {', '.join(wrong)} are no scalar tensors", where=self.spec)
+        return {str(name): value.reshape(()) for name, value in terms.items()}
+
+    def weights(self) -> dict[str, float]:
+        """Return the weight of each term, none where the task gives none."""
+        if getattr(self.given, "weights", None) is None:
+            return {}
+        with _users("weights"):
+            return {name: float(value) for name, value in self.given.weights().items()}
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return the validation values as plain numbers.
+
+        A task that cannot bear what a sick model puts out (a matching without finite costs, say)
+        gives the loss nan: that is a result.
+        """
+        try:
+            with _users("evaluate"), self.machine.precision():
+                return {name: float(v) for name, v in self.given.evaluate(model).items()}
+        except TaskError:
+            if breaks_down(model, lambda: self.given.evaluate(model)):
+                return {"loss": float("nan")}
+            raise
+
+    def again(self, settings: Mapping[str, Any]) -> HeldTask:
+        """Return the task made anew with further settings; TaskError when it refuses them."""
+        return load_task(self.spec, self.settings | dict(settings), self.machine)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an optional part of the task; a function of it is the user's code, too."""
+        if name.startswith("__") or name == "given":
+            raise AttributeError(name)
+        part = getattr(self.given, name)
+        if not callable(part):
+            return part
+
+        @functools.wraps(part)
+        def call(*arguments: Any, **named: Any) -> Any:
+            with _users(name):
+                return part(*arguments, **named)
+
+        return call
+
+
+@contextmanager
+def _users(part: str) -> Iterator[None]:
+    """Turn what the user's code raises into a TaskError that names the line."""
+    try:
+        yield
+    except FOREIGN as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+        what = " ".join(str(error).split()) or "no message"
+        raise TaskError(
+            f"the task's {part} raised {type(error).__name__}: {what}", where=place
+        ) from error
+
+
+def breaks_down(model: nn.Module, again: Callable[[], Any]) -> bool:
+    """Return whether some module puts out what is no number when ``again`` is called."""
+    values = (*model.parameters(), *model.buffers())
+    if not all(_finite(value) for value in values):
+        return True
+    seen: list[bool] = []
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        seen.append(not _finite(output))
+
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            again()
+    except FOREIGN:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return any(seen)
+
+
+def _finite(value: Any) -> bool:
+    """Return whether all floating tensors in nested containers are finite."""
+    if isinstance(value, Tensor):
+        return not (value.is_floating_point() or value.is_complex()) or bool(
+            torch.isfinite(value).all()
+        )
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return all(map(_finite, value)) if isinstance(value, (list, tuple)) else True
+
+
+def load_task(
+    spec: str, settings: Mapping[str, Any] | None = None, machine: Machine | None = None
+) -> HeldTask:
+    """Return the task of ``package.module:Name``, ``file.py:Name`` or ``file.py:setup,loss``.
+
+    Parameters
+    ----------
+    spec: a factory called with the settings, or the names of two plain functions.
+    settings: what the task is made with.
+    machine: where it runs; the CPU by default.
+
+    Raises
+    ------
+    TaskError: it cannot be imported, refuses its settings, or lacks parts of the protocol (all of
+        them are named).
     """
     where, _, name = spec.rpartition(":")
     if not where or not name:
         raise TaskError(f"{spec!r} names no task", next="give package.module:Name or file.py:Name")
+    given = dict(settings or {})
     try:
-        task = getattr(_module(where), name)(dict(settings or {}))
-    except (ImportError, AttributeError, SyntaxError, TypeError, OSError) as error:
-        raise TaskError(f"cannot make the task: {error}", where=spec) from error
+        module = _module(where)
+        found = [getattr(module, one.strip()) for one in name.split(",")]
+    except (*FOREIGN, SyntaxError) as error:
+        raise TaskError(f"cannot find the task: {error}", where=spec) from error
+    try:
+        task = adapted(found, given)
     except ValueError as error:
         raise TaskError(f"the task refuses its settings: {error}", where=spec) from error
+    except FOREIGN as error:
+        raise TaskError(f"cannot make the task: {error}", where=spec) from error
     lacking = [part for part in REQUIRED if not callable(getattr(task, part, None))]
     if lacking:
         raise TaskError(f"the task lacks {', '.join(lacking)}", where=spec)
-    checked: Task = task
-    return checked
+    listed = getattr(task, "settings", None)
+    known = tuple(map(str, listed)) if isinstance(listed, (Mapping, list, tuple)) else None
+    return HeldTask(task, spec, given, machine or Machine(), known)
 
 
 def _module(where: str) -> ModuleType:
@@ -75,5 +261,29 @@ def _module(where: str) -> ModuleType:
         raise ImportError(f"{where} is no Python file")
     module = importlib.util.module_from_spec(found)
     sys.modules.setdefault(found.name, module)  # dataclasses look their module up
+    folder = str(Path(where).resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # a task's file may import its neighbours, as a script does
     found.loader.exec_module(module)
     return module
+
+
+def source_digest(spec: str) -> str:
+    """Return a digest of the code that the task is made of, as far as it lies beside the task.
+
+    That is the task's own file and every imported module in its folder or below.
+    """
+    where = spec.rpartition(":")[0]
+    module = sys.modules.get(Path(where).stem if where.endswith(".py") else where)
+    start = Path(where if where.endswith(".py") else getattr(module, "__file__", None) or where)
+    folder = start.resolve().parent
+    files = {start.resolve()}
+    for one in list(sys.modules.values()):
+        path = getattr(one, "__file__", None)
+        if path and path.endswith(".py") and Path(path).resolve().is_relative_to(folder):
+            files.add(Path(path).resolve())
+    found = hashlib.sha256()
+    for file in sorted(files):
+        found.update(str(file.name).encode())
+        found.update(file.read_bytes() if file.is_file() else b"")
+    return found.hexdigest()

@@ -42,13 +42,34 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One short training: values after it, and every step's gradient norm and update ratio."""
+    """One short training: values after it, and what every step of it gave.
+
+    Attributes
+    ----------
+    steps: taken; fewer than asked for when the loss was no number any more.
+    gradient_norm: before clipping.
+    update_ratio: norm of the step over the norm of the parameters.
+    loss: of each step's batch before the step, under the weights of the task as it is, whatever
+        the arm trains on: paired with another arm's, step by step.
+    terms: unweighted loss terms, their mean over the last quarter of the steps.
+    clipped: part of the steps whose gradient was clipped; None where the task does not clip.
+    batches: digest of the batches trained on.
+    machine: versions and hardware.
+    notes: what of the checkpoint could not be used.
+    """
 
     seed: int
     steps: int
     evaluate: dict[str, float]
     gradient_norm: tuple[float, ...] = ()
     update_ratio: tuple[float, ...] = ()
+    loss: tuple[float, ...] = ()
+    terms: dict[str, float] = field(default_factory=dict)
+    clipped: float | None = None
+    batches: str = ""
+    seconds: float = 0.0
+    machine: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
