@@ -94,15 +94,19 @@ def large(folder: Path, dtype: str, gigabytes: float, runs: int) -> list[Row]:
     return rows
 
 
-def peer(folder: Path, command: str, runs: int) -> list[Row]:
+def peer(folder: Path, command: str, dtype: str, runs: int) -> list[Row]:
     """A bare 2 GB state dict, which peers can open, by CPU time."""
     path = folder / "peer.pth"
-    build("bare", path, tensors=500, shape=(1000, 1000))
+    side = 2048
+    build(
+        "bare", path, tensors=round(2e9 / side**2 / ITEMSIZE[dtype]), shape=(side,) * 2, dtype=dtype
+    )
     words = [word.replace("{}", str(path)) for word in shlex.split(command)]
     ours, theirs = in_turn(ckptools("inspect", str(path)), words, runs=runs)
     path.unlink()
     ratio = f"{theirs.cpu / ours.cpu:.1f} × less CPU than {words[0]} ({theirs.cpu:.1f} s)"
-    return [("inspect, 2 GB", ratio, ours.wall, ours.cpu, f"{ours.memory:.0f}", "15 × less CPU")]
+    what = f"inspect, 2 GB of {dtype} weights"
+    return [(what, ratio, ours.wall, ours.cpu, f"{ours.memory:.0f}", "15 × less CPU")]
 
 
 def main() -> None:
@@ -122,7 +126,8 @@ def main() -> None:
     for dtype in ("float32", "bfloat16"):
         rows += large(arguments.folder, dtype, arguments.gigabytes, max(arguments.runs // 2, 1))
     if arguments.peer:
-        rows += peer(arguments.folder, arguments.peer, max(arguments.runs // 2, 1))
+        for dtype in ITEMSIZE:
+            rows += peer(arguments.folder, arguments.peer, dtype, max(arguments.runs // 2, 1))
     titles = ("what", "wall ratio", "wall s", "CPU s", "peak MB", "aim")
     print(tabulate(rows, titles, tablefmt="github", floatfmt=".2f"))
 

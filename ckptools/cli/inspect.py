@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,9 @@ def command(
     from ckptools.workflows.find import resolve
     from ckptools.workflows.inspect import Shown, inspect
 
+    if not how["spectrum"]:
+        # only spectra multiply matrices: numpy's BLAS need not start a spinning thread per core
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     path = resolve(checkpoint, output.say)
     with output.progress("reading") as progress:
         return inspect(

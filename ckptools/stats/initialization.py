@@ -158,17 +158,22 @@ def p_value(one: Initializer, histogram: Histogram) -> float:
     order, meaning = histogram.ascending, histogram.meaning
     codes, counts, ends, total = order.codes, order.counts, order.ends, order.total
     if ends.size > _EDGES:
-        # of many edges some do: what lies between two neighbours is a small share
-        some = np.linspace(0, ends.size - 1, _EDGES).astype(int)
+        some = _spread_over(ends.size)
         codes, counts, ends = codes[some], counts[some], ends[some]
     lower, upper = meaning.lower[codes], meaning.upper[codes]
     if meaning.exact:
         half = np.ldexp(1.0, meaning.exponent[codes] - meaning.mantissa - 1)
         half = np.where(lower == 0, 0.0, half)
         lower, upper = lower - half, upper + half
-    below = np.abs((ends - counts) / total - _cdf(one, lower)).max()
-    above = np.abs(ends / total - _cdf(one, upper)).max()
-    return kolmogorov(float(max(below, above)), total)
+    shares = np.concatenate((ends - counts, ends)) / total
+    distance = np.abs(shares - _cdf(one, np.concatenate((lower, upper)))).max()
+    return kolmogorov(float(distance), total)
+
+
+@lru_cache(maxsize=1024)
+def _spread_over(size: int) -> NDArray[np.int64]:
+    """Return some of the edges for many: what lies between two neighbours is a small share."""
+    return np.linspace(0, size - 1, _EDGES).astype(np.int64)
 
 
 def _cdf(one: Initializer, at: NDArray[np.float64]) -> NDArray[np.float64]:
