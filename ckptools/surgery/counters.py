@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from ckptools.layouts.run_state import NESTED
 from ckptools.layouts.scalars import number
-from ckptools.surgery import places
+from ckptools.surgery import places, values
 from ckptools.surgery.edits import Edits
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import entries, unwrap
@@ -39,8 +37,7 @@ def put(edits: Edits, mapping: Any, key: str, value: float) -> str:
     old = unwrap(node)
     before = number(node)
     if isinstance(old, TensorRef):
-        shape = old.shape
-        edits.replace_values(old, lambda: np.full(shape, value))
+        edits.replace_values(old, values.constant(old, value))
         return f"{_short(before)} → {_short(value)}"
     new: float = int(value) if isinstance(old, int) and float(value).is_integer() else float(value)
     edits.set_item(mapping, key, new)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ckptools.surgery.overlay import Make
+from ckptools.surgery.values import Make
 from ckptools.types.plan import TensorChange
 from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Pairs, entries

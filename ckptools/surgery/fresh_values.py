@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from ckptools.errors import InvalidParameter, OperationError, ShapeMismatch
 from ckptools.layouts import open as open_checkpoint
 from ckptools.names.initializers import Initializer, candidates
 from ckptools.names.prefixes import without_wrappers
-from ckptools.sources.arrays import read_array
+from ckptools.surgery import values
 from ckptools.surgery.operation import weight_set
+from ckptools.surgery.values import Make
 from ckptools.types.checkpoint import NamedTensor
 
 #: the words for where new values come from, and what makes them (the same ones each time)
-Filler = tuple[str, Callable[[], Any]]
+Filler = tuple[str, Make]
 Fill = Callable[[NamedTensor], Filler]
 
 
@@ -50,12 +51,23 @@ def from_table(tensors: tuple[NamedTensor, ...], init: str | None, seed: int) ->
             blocks=blocks.get(tensor.stack) if tensor.stack else None,
         )
         initializer = _choice(tensor, made, init)
-        numbers = [seed, *_name_seed(tensor.name)]
-        return initializer.name, lambda: initializer.sample(
-            tensor.ref.shape, np.random.default_rng(numbers)
-        )
+        return initializer.name, _drawn(initializer, tensor, seed)
 
     return fill
+
+
+def _drawn(initializer: Initializer, tensor: NamedTensor, seed: int) -> Make:
+    """Return what draws a tensor's values; its name is part of the seed."""
+    numel, numbers = tensor.ref.numel, [seed, *_name_seed(tensor.name)]
+    if initializer.values is not None:
+        return values.given(initializer.values)
+
+    def drawn() -> Iterator[values.Array]:
+        rng = np.random.default_rng(numbers)
+        for count in values.counts(numel):
+            yield initializer.sample((count,), rng)
+
+    return drawn
 
 
 def from_file(path: str) -> Fill:
@@ -70,7 +82,7 @@ def from_file(path: str) -> Fill:
                 where=f"{path}: {tensor.name}",
                 next="choose another --from, or leave it out for the usual initialiser",
             )
-        return f"values of {path}", lambda: read_array(found.ref)
+        return f"values of {path}", values.of(found.ref)
 
     return fill
 
@@ -90,10 +102,20 @@ def from_model(spec: str, seed: int) -> Fill:
         value = made.get(tensor.name, made.get(without_wrappers(tensor.name)))
         if value is None or tuple(value.shape) != tensor.ref.shape:
             raise ShapeMismatch("the model has no such tensor of this shape", where=tensor.name)
-        exact = value.double() if value.is_floating_point() else value
-        return f"values of {spec}", lambda: exact.cpu().numpy()
+        return f"values of {spec}", _of_torch(value)
 
     return fill
+
+
+def _of_torch(tensor: Any) -> Make:
+    """Return what gives the values of a tensor of torch's."""
+    flat = tensor.detach().reshape(-1)
+
+    def made() -> Iterator[values.Array]:
+        for part in flat.split(values.ELEMENTS):
+            yield (part.double() if part.is_floating_point() else part).cpu().numpy()
+
+    return made
 
 
 def _builder(spec: str) -> Callable[[], Any]:
@@ -171,14 +193,9 @@ def _inside(tensor: NamedTensor) -> str:
 
 def siblings_rms(tensor: NamedTensor, tensors: Iterable[NamedTensor]) -> float | None:
     """Return the median RMS of a tensor's siblings, None without any."""
-    found = [rms(read_array(other.ref)) for other in siblings(tensor, tensors)]
+    found = [values.rms(values.chunks(other.ref)) for other in siblings(tensor, tensors)]
     finite = [value for value in found if np.isfinite(value)]
     return float(np.median(finite)) if finite else None
-
-
-def rms(values: Any) -> float:
-    """Return the root of the mean square."""
-    return float(np.sqrt(np.mean(np.square(np.asarray(values, np.float64)))))
 
 
 def like_siblings(tensor: NamedTensor, tensors: tuple[NamedTensor, ...], filler: Filler) -> Filler:
@@ -188,9 +205,8 @@ def like_siblings(tensor: NamedTensor, tensors: tuple[NamedTensor, ...], filler:
     if wanted is None:
         return filler
 
-    def scaled() -> Any:
-        values = np.asarray(make(), np.float64)
-        own = rms(values)
-        return values * (wanted / own) if own > 0 else values
+    def scaled() -> Iterator[values.Array]:
+        own = values.rms(make())
+        return values.scaled(make, wanted / own if own > 0 else 1.0)()
 
     return f"{words}, scaled to its siblings", scaled

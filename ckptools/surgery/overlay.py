@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +14,8 @@ from ckptools.errors import OperationError, ShapeMismatch
 from ckptools.sources.arrays import NUMPY_TYPES, read_array
 from ckptools.surgery.segments import Fresh
 from ckptools.surgery.torch_writer import raw
+from ckptools.surgery.values import Array, Make
 from ckptools.types.tensor import Storage, TensorRef
-
-Array = np.ndarray[Any, np.dtype[Any]]
-#: makes a tensor's new values when they are written, so that only one is in memory
-Make = Callable[[], Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,7 @@ class _Run:
 
     start: int
     length: int
-    make: Callable[[], memoryview]
+    make: Callable[[], Iterator[memoryview]]
 
 
 def overlay(storage: Storage, edits: Mapping[TensorRef, Make]) -> Fresh:
@@ -51,17 +49,22 @@ def overlay(storage: Storage, edits: Mapping[TensorRef, Make]) -> Fresh:
     return Fresh(storage.nbytes, lambda: [raw(_scattered(storage, edits))])
 
 
-def encoded(ref: TensorRef, make: Make, byteorder: str) -> Array:
-    """Return new values in the dtype, shape and byte order of the file.
+def encoded(ref: TensorRef, make: Make, byteorder: str) -> Iterator[Array]:
+    """Yield new values, flat, in the dtype and byte order of the file.
 
-    Raises ShapeMismatch when they have another shape.
+    Raises ShapeMismatch when there are more or fewer than the tensor has.
     """
-    values = np.asarray(make())
-    if values.shape != ref.shape:
-        raise ShapeMismatch(f"new values of shape {values.shape} for a tensor of {ref.shape}")
     if ref.dtype not in NUMPY_TYPES:
         raise OperationError(f"{ref.dtype} values cannot be written")
-    kind = NUMPY_TYPES[ref.dtype]
+    count = 0
+    for values in make():
+        count += values.size
+        yield _encoded(values, NUMPY_TYPES[ref.dtype], byteorder)
+    if count != ref.numel:
+        raise ShapeMismatch(f"{count} new values for a tensor of shape {ref.shape}")
+
+
+def _encoded(values: Array, kind: np.dtype[Any], byteorder: str) -> Array:
     order: Literal["<", ">"] = "<" if byteorder == "little" else ">"
     # ml_dtypes' types have no byte order of their own; two-byte ones are swapped by hand
     if kind.kind == "V" or kind.name == "bfloat16":
@@ -75,7 +78,7 @@ def _runs(storage: Storage, edits: Mapping[TensorRef, Make]) -> list[_Run]:
         _Run(
             ref.offset * ref.itemsize,
             ref.nbytes,
-            lambda ref=ref, make=make: raw(encoded(ref, make, storage.byteorder)),  # type: ignore[misc]
+            functools.partial(_raw_chunks, ref, make, storage.byteorder),
         )
         for ref, make in edits.items()
         if ref.numel
@@ -85,6 +88,10 @@ def _runs(storage: Storage, edits: Mapping[TensorRef, Make]) -> list[_Run]:
         if before.start + before.length > after.start:
             raise OperationError("two edits touch the same values", where=storage.name)
     return runs
+
+
+def _raw_chunks(ref: TensorRef, make: Make, byteorder: str) -> Iterator[memoryview]:
+    return map(raw, encoded(ref, make, byteorder))
 
 
 def _covered(storage: Storage, runs: list[_Run]) -> bool:
@@ -100,7 +107,7 @@ def _stream(storage: Storage, runs: list[_Run]) -> Iterator[memoryview]:
     position = 0
     for run in runs:
         yield from old_bytes(storage, position, run.start)
-        yield run.make()
+        yield from run.make()
         position = run.start + run.length
     yield from old_bytes(storage, position, storage.nbytes)
 
@@ -120,7 +127,7 @@ def _scattered(storage: Storage, edits: Mapping[TensorRef, Make]) -> Array:
     data = np.array(read_array(whole))
     touched = np.zeros(storage.nbytes, bool)
     for ref, make in edits.items():
-        values = encoded(ref, make, storage.byteorder)
+        values = np.concatenate(list(encoded(ref, make, storage.byteorder)))
         view, marks = _view(data, ref), _view(touched, ref)
         if marks.any() or _repeats(ref):
             raise OperationError("two edits touch the same values", where=storage.name)

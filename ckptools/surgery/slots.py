@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-from ckptools.sources.arrays import read_array
-from ckptools.surgery import places
+from ckptools.surgery import places, values
 from ckptools.surgery.edits import Edits
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
 from ckptools.types.tensor import TensorRef
@@ -39,7 +35,7 @@ def zero(
     if not _FROM_ZERO.issuperset(state.slots) or state.scalars:
         return remove(checkpoint, edits, optimizer, state)
     for ref in state.slots.values():
-        edits.replace_values(ref, constant(ref, 0.0))
+        edits.replace_values(ref, values.constant(ref, 0.0))
     done = dict.fromkeys(state.slots, "zero")
     return done | set_step(checkpoint, edits, optimizer, state, 0)
 
@@ -70,7 +66,7 @@ def set_step(
             continue
         counter = unwrap(value)
         if isinstance(counter, TensorRef):
-            edits.replace_values(counter, constant(counter, step))
+            edits.replace_values(counter, values.constant(counter, step))
         else:
             edits.set_item(node, key, type(counter)(step) if counter is not None else int(step))
         done[key] = "zero" if step == 0 else f"{step:g}"
@@ -91,10 +87,10 @@ def copy(
             continue
         other = source.slots.get(name)
         if other is not None and other.shape == ref.shape:
-            edits.replace_values(ref, values_of(other))
+            edits.replace_values(ref, values.of(other))
             done[name] = "copied"
         else:
-            edits.replace_values(ref, constant(ref, 0.0))
+            edits.replace_values(ref, values.constant(ref, 0.0))
             done[name] = "zero"
     if source.step is not None:
         done |= set_step(checkpoint, edits, optimizer, state, source.step)
@@ -107,19 +103,25 @@ def warm(edits: Edits, state: ParameterState, others: list[ParameterState]) -> d
     for name, ref in state.slots.items():
         given = [other.slots[name] for other in others if name in other.slots]
         if name in SECOND and given:
-            edits.replace_values(ref, constant(ref, float(np.mean([usual(one) for one in given]))))
+            edits.replace_values(
+                ref, values.constant(ref, float(np.mean([usual(one) for one in given])))
+            )
             done[name] = "mean of its siblings" if state not in others else "mean"
         else:
-            edits.replace_values(ref, constant(ref, 0.0))
+            edits.replace_values(ref, values.constant(ref, 0.0))
             done[name] = "zero"
     return done
 
 
 def usual(ref: TensorRef) -> float:
     """Return the mean of a second moment's sound values, 0 without any."""
-    values = np.asarray(read_array(ref), np.float64)
-    usable = values[np.isfinite(values) & (values >= 0)]
-    return float(usable.mean()) if usable.size else 0.0
+    total, count = 0.0, 0
+    for chunk in values.chunks(ref):
+        plain = chunk.astype(np.float64)
+        usable = plain[np.isfinite(plain) & (plain >= 0)]
+        total += float(usable.sum())
+        count += usable.size
+    return total / count if count else 0.0
 
 
 def without_second(
@@ -135,11 +137,11 @@ def without_second(
     beta = first_beta(optimizer, state)
     for name, ref in state.slots.items():
         if name in SECOND:
-            edits.replace_values(ref, constant(ref, 0.0))
+            edits.replace_values(ref, values.constant(ref, 0.0))
             done[name] = "zero"
         elif name in FIRST and beta is not None and state.step:
             factor = (1 - beta) / (1 - beta**state.step)
-            edits.replace_values(ref, scaled(ref, factor))
+            edits.replace_values(ref, values.scaled(values.of(ref), factor))
             done[name] = f"× {factor:.4g}"
     if done and beta is not None:
         done |= set_step(checkpoint, edits, optimizer, state, 1)
@@ -153,18 +155,3 @@ def first_beta(optimizer: OptimizerState, state: ParameterState) -> float | None
     betas = optimizer.groups[state.group].settings.get("betas")
     first = betas[0] if isinstance(betas, (list, tuple)) and betas else None
     return first if isinstance(first, float) and 0 <= first < 1 else None
-
-
-def values_of(ref: TensorRef) -> Callable[[], Any]:
-    """Return what reads a tensor when its values are wanted."""
-    return lambda: read_array(ref)
-
-
-def constant(ref: TensorRef, value: float) -> Callable[[], Any]:
-    """Return what fills a tensor with one number."""
-    return lambda: np.full(ref.shape, value)
-
-
-def scaled(ref: TensorRef, factor: float) -> Callable[[], Any]:
-    """Return what multiplies a tensor by a number."""
-    return lambda: np.asarray(read_array(ref), np.float64) * factor

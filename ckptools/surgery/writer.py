@@ -25,8 +25,9 @@ from ckptools.surgery.atomic import Target, new_file
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.encode import encode
 from ckptools.surgery.output import Moved, Output, followed, sha256
-from ckptools.surgery.overlay import Make, overlay
+from ckptools.surgery.overlay import overlay
 from ckptools.surgery.segments import Fresh, Segment
+from ckptools.surgery.values import Make
 from ckptools.surgery.zip_patch import replacements
 from ckptools.surgery.zip_writer import TorchZipWriter
 from ckptools.types.checkpoint import Checkpoint

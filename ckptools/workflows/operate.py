@@ -12,13 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ckptools import layouts
 from ckptools.errors import InvalidParameter, OperationError, WouldOverwrite, WriteError
-from ckptools.sources.arrays import read_array
 from ckptools.surgery import recipe as recipes
-from ckptools.surgery import segments, writer
+from ckptools.surgery import segments, values, writer
 from ckptools.surgery import undo as way_back
 from ckptools.surgery.atomic import Target
 from ckptools.surgery.edits import Edits, view
@@ -212,14 +209,8 @@ def _measured(change: TensorChange, edits: Edits, refs: dict[str, TensorRef]) ->
     ref = refs.get(change.tensor)
     if ref is None or not ref.readable:
         return change
-    before, after = _norm(read_array(ref)), _norm(edits.values[view(ref)]())
+    before, after = values.norm(values.chunks(ref)), values.norm(edits.values[view(ref)]())
     return replace(change, before={"l2_norm": before}, after={"l2_norm": after})
-
-
-def _norm(values: Any) -> float:
-    """Return the Frobenius norm of the finite values."""
-    plain = np.asarray(values, np.float64)
-    return float(np.sqrt(np.square(plain[np.isfinite(plain)]).sum()))
 
 
 # -- writing ---------------------------------------------------------------------------------

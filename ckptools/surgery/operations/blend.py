@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from ckptools.errors import InvalidParameter
 from ckptools.layouts import open as open_checkpoint
-from ckptools.sources.arrays import read_array
-from ckptools.surgery import fresh_values, slots
+from ckptools.surgery import fresh_values, slots, values
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
     FROM,
@@ -25,7 +20,7 @@ from ckptools.surgery.operation import (
 )
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
 from ckptools.types.plan import TensorChange
-from ckptools.types.tensor import FLOATING, TensorRef
+from ckptools.types.tensor import FLOATING
 
 
 @operation(
@@ -76,7 +71,9 @@ def blend(
     edits = Edits(notes=standing_notes(states.values()))
     for tensor in tensors:
         words, make = fill(tensor)
-        edits.replace_values(tensor.ref, _mixed(tensor.ref, own_share, make, amount))
+        edits.replace_values(
+            tensor.ref, values.mixed(values.of(tensor.ref), own_share, make, amount)
+        )
         done = None
         if tensor.name in states and tensor.name in theirs:
             other = theirs[tensor.name][1]
@@ -95,18 +92,6 @@ def _theirs(path: str | None, set: str | None) -> dict[str, tuple[OptimizerState
     return states_of(donor, weight_set(donor, set))
 
 
-def _mixed(ref: TensorRef, own: float, make: Any, other: float) -> Any:
-    """Return what makes own · values + other · make()."""
-
-    def mixed() -> Any:
-        given = other * np.asarray(make(), np.float64)
-        if own == 0:  # nothing times infinity is still nothing
-            return given
-        return own * np.asarray(read_array(ref), np.float64) + given
-
-    return mixed
-
-
 def _mixed_slots(
     edits: Edits, state: ParameterState, other: ParameterState, own: float, amount: float
 ) -> dict[str, str]:
@@ -115,9 +100,9 @@ def _mixed_slots(
     for name, ref in state.slots.items():
         given = other.slots.get(name)
         if given is not None and given.shape == ref.shape:
-            edits.replace_values(ref, _mixed(ref, own, slots.values_of(given), amount))
+            edits.replace_values(ref, values.mixed(values.of(ref), own, values.of(given), amount))
             done[name] = "blend"
         else:
-            edits.replace_values(ref, slots.constant(ref, 0.0))
+            edits.replace_values(ref, values.constant(ref, 0.0))
             done[name] = "zero"
     return done

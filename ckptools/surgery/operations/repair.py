@@ -11,8 +11,7 @@ import numpy as np
 from ckptools.errors import OperationError
 from ckptools.layouts import open as open_checkpoint
 from ckptools.layouts.run_state import helper_kind
-from ckptools.sources.arrays import read_array
-from ckptools.surgery import damage, places, slots
+from ckptools.surgery import damage, places, slots, values
 from ckptools.surgery.damage import Flip
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
@@ -122,7 +121,7 @@ class _Repair:
     def turn_back(self, flip: Flip) -> None:
         """Give one bit its old value."""
         value = flip.mended
-        self.edits.replace_values(flip.place, lambda: np.array([value]))
+        self.edits.replace_values(flip.place, values.given([value]))
         self.mended.add(flip.record.storage)
         self.tree_damaged |= flip.record.storage.name == "data.pkl"
         where = f"bit {flip.bit} of byte {flip.byte:,} of {flip.record.name}"
@@ -158,7 +157,7 @@ class _Repair:
             if given is None:
                 lost.append(tensor.name)
                 continue
-            self.edits.replace_values(tensor.ref, slots.values_of(given))
+            self.edits.replace_values(tensor.ref, values.of(given))
             words = f"{reason}; from {self.donor.path}"
             self.edits.changes.append(TensorChange(tensor.name, "replace", words))
         if lost:
@@ -250,13 +249,13 @@ class _Repair:
 
     def fill(self, ref: TensorRef, given: TensorRef | None, value: float, negative: bool) -> None:
         """Replace the bad values of a tensor, element by element."""
+        other = values.of(given) if given is not None else values.constant(ref, value)
 
-        def filled() -> Any:
-            values = np.array(read_array(ref))
-            wrong = damage.bad(values, negative)
-            other = np.full(ref.shape, value) if given is None else read_array(given)
-            usable = np.where(damage.bad(np.asarray(other), negative), value, other)
-            values[wrong] = usable[wrong].astype(values.dtype)
-            return values
+        def filled() -> Iterator[values.Array]:
+            for mine, theirs in zip(values.chunks(ref), other(), strict=True):
+                wrong = damage.bad(mine, negative)
+                usable = np.where(damage.bad(theirs, negative), value, theirs)
+                mine[wrong] = usable[wrong].astype(mine.dtype)
+                yield mine
 
         self.edits.replace_values(ref, filled)

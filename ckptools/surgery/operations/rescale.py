@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from ckptools.errors import InvalidParameter, OperationError
-from ckptools.sources.arrays import read_array
-from ckptools.surgery import fresh_values, slots
+from ckptools.surgery import fresh_values, slots, values
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
     MODULE,
@@ -55,7 +54,7 @@ def rescale(
     edits = Edits(notes=standing_notes(states.values()))
     for tensor in tensors:
         by = factor if factor is not None else _to_siblings(tensor, everything)
-        edits.replace_values(tensor.ref, slots.scaled(tensor.ref, by))
+        edits.replace_values(tensor.ref, values.scaled(values.of(tensor.ref), by))
         own = states.get(tensor.name)
         done = slots.zero(checkpoint, edits, *own) if own else None
         edits.changes.append(TensorChange(tensor.name, "rescale", f"× {by:.6g}", slots=done))
@@ -67,7 +66,7 @@ def _to_siblings(tensor: NamedTensor, tensors: tuple[NamedTensor, ...]) -> float
     wanted = fresh_values.siblings_rms(tensor, tensors)
     if wanted is None:
         raise OperationError("has no siblings in a stack", where=tensor.name, next="give --factor")
-    own = fresh_values.rms(read_array(tensor.ref))
+    own = values.rms(values.chunks(tensor.ref))
     if not math.isfinite(own):
         raise OperationError("is not finite", where=tensor.name, next="ckptools repair comes first")
     return wanted / own if own > 0 else 1.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.errors import OperationError
-from ckptools.surgery import places, slots
+from ckptools.surgery import places, slots, values
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
     ANY_MODULE,
@@ -103,5 +103,5 @@ def _forget(
         return slots.without_second(checkpoint, edits, optimizer, state)
     first = {name: ref for name, ref in state.slots.items() if name in slots.FIRST}
     for ref in first.values():
-        edits.replace_values(ref, slots.constant(ref, 0.0))
+        edits.replace_values(ref, values.constant(ref, 0.0))
     return dict.fromkeys(first, "zero")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ckptools.errors import NoSuchTensor, ShapeMismatch
 from ckptools.layouts import open as open_checkpoint
-from ckptools.surgery import slots
+from ckptools.surgery import slots, values
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
     MODULE,
@@ -52,7 +52,7 @@ def transplant(
     theirs = states_of(donor, given.values()) if optimizer == "take" else {}
     edits = Edits(notes=standing_notes([*own.values(), *theirs.values()]))
     for tensor in tensors:
-        edits.replace_values(tensor.ref, slots.values_of(given[tensor.name].ref))
+        edits.replace_values(tensor.ref, values.of(given[tensor.name].ref))
         done = None
         if tensor.name in own and tensor.name in theirs:
             here, there = own[tensor.name], theirs[tensor.name][1]
