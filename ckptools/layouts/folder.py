@@ -8,7 +8,7 @@ from typing import Any
 from ckptools.layouts.assembly import Assembly
 from ckptools.layouts.nodes import describe, mapping
 from ckptools.layouts.optimizer_state import is_optimizer
-from ckptools.layouts.scalars import whole
+from ckptools.layouts.scalars import number, whole
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.container import Container
 
@@ -72,3 +72,7 @@ def _trainer_state(assembly: Assembly, state: dict[str, Any]) -> None:
         count = whole(state.get(key))
         if count is not None:
             assembly.run.counters[counter] = count
+    for key in ("epoch", "max_steps", "num_train_epochs"):
+        value = number(state.get(key))
+        if value is not None:
+            assembly.run.progress[f"trainer_state.{key}"] = float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,9 @@ NESTED = (
     "training_state", "counters", "engine", "loop", "train_loop", "run_state", "train_iterator",
 )  # fmt: skip
 
+#: Counters kept of a tree of loops.
+MOST = 1000
+
 _ARGUMENTS = re.compile(
     r"^(?:args?|arguments|opts?|options|cfgs?|configs?|configuration|conf|hparams|hyper_?param\w*"
     r"|settings|flags|\w+_(?:args|kwargs|cfg|config|opts?|hparams|hyper_parameters|params_dict)"
@@ -48,6 +52,7 @@ class RunNotes:
     """What was learned of the run so far; ``state`` makes it final."""
 
     counters: dict[str, int] = field(default_factory=dict)
+    progress: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     schedulers: dict[str, Any] = field(default_factory=dict)
     scalers: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +89,13 @@ class RunNotes:
         if class_name(node) not in (None, "argparse.Namespace"):
             self.extras[key] = describe(node)
 
+    def loops(self, key: str, node: Any) -> None:
+        """Take in a tree of loops that count what they began and completed."""
+        for path, value in _numbers(plain(node), key):
+            if len(self.progress) < MOST:
+                self.progress[path] = value
+        self.extras[key] = describe(node)
+
     def state(self, fallback_step: int | None = None) -> RunState:
         """Return the run state; ``fallback_step`` counts when the file itself counts no steps."""
         step = self._first(STEPS)
@@ -96,6 +108,7 @@ class RunNotes:
             has_rng=self.has_rng,
             has_sampler=self.has_sampler,
             extras=self.extras,
+            counters={**self.counters, **self.progress},
         )
 
     def _first(self, names: tuple[str, ...]) -> int | None:
@@ -124,6 +137,17 @@ class RunNotes:
             self.has_sampler = True
             self.extras[key] = describe(node)
         return kind is not None
+
+
+def _numbers(values: Any, path: str) -> Iterator[tuple[str, float]]:
+    """Iterate over the numbers of plain nested mappings, by dotted path."""
+    work = [(path, values)]
+    while work:
+        where, value = work.pop()
+        if isinstance(value, dict):
+            work.extend((f"{where}.{key}", below) for key, below in reversed(value.items()))
+        elif isinstance(value, (int, float)):
+            yield where, float(value)
 
 
 def helper_kind(key: str, node: Any) -> str | None:

@@ -115,7 +115,8 @@ class RunState:
 
     ``hyperparameters`` are the saved arguments as plain values; ``scheduler`` and ``scaler`` the
     plain values of their state dicts; ``extras`` maps every other top-level key to a short
-    description of what lies there.
+    description of what lies there.  ``counters`` holds every counter that the file keeps of the
+    run itself, by its key or dotted path: ``step`` may come from the optimizer instead.
     """
 
     epoch: int | None = None
@@ -126,6 +127,7 @@ class RunState:
     has_rng: bool = False
     has_sampler: bool = False
     extras: dict[str, str] = field(default_factory=dict)
+    counters: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

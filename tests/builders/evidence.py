@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 from scipy.stats import kstest
 
+from ckptools.errors import CorruptFile
 from ckptools.names.initializers import Initializer, candidates
 from ckptools.types.checkpoint import (
     Checkpoint,
@@ -57,11 +58,19 @@ _ROLES = (
 
 
 class Bytes:
-    """A source that only has an identity: rules never read it."""
+    """A source that only has an identity; a rule that takes a sample finds that it is gone."""
 
     name = PATH
     size = 1 << 30
     identity = (PATH,)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Refuse."""
+        raise CorruptFile("there is no file")
+
+    def readinto_at(self, offset: int, buffer: object) -> None:
+        """Refuse."""
+        raise CorruptFile("there is no file")
 
 
 def place(name: str) -> tuple[str | None, int | None, str]:

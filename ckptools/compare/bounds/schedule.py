@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 #: What every scheduler of torch saves.
-_COMMON = frozenset(
+COMMON = frozenset(
     {
         "_get_lr_called_within_step",
         "_is_initial",
@@ -59,11 +59,11 @@ def _number(value: Any) -> float | None:
 
 def _falls(scheduler: Mapping[str, Any]) -> bool:
     gamma = _number(scheduler.get("gamma"))
-    own = frozenset(scheduler) - _COMMON
+    own = frozenset(scheduler) - COMMON
     return gamma is not None and 0 <= gamma <= 1 and own in _FALLING
 
 
 def _before_the_turn(scheduler: Mapping[str, Any]) -> bool:
     turn, now = _number(scheduler.get("T_max")), _number(scheduler.get("last_epoch"))
-    shaped = frozenset(scheduler) - _COMMON == _COSINE
+    shaped = frozenset(scheduler) - COMMON == _COSINE
     return shaped and turn is not None and now is not None and now <= turn

@@ -50,6 +50,10 @@ def _entry(assembly: Assembly, key: str, node: Any) -> None:
     if key in _SCALERS:
         assembly.run.note("scaler", node)
         return
+    if key == "loops":
+        held = mapping(node) or {}
+        assembly.run.loops("loops", held.get("fit_loop", node))
+        return
     if key != "callbacks":
         assembly.entry(key, node)
         return
