@@ -60,14 +60,19 @@ def repeated_keys(root: Any) -> Iterator[tuple[str, int]]:
     work = [root]
     while work:
         node = work.pop()
-        if id(node) in seen or not isinstance(node, (Pairs, Instance, list, tuple)):
+        if not isinstance(node, _INNER) or id(node) in seen:
             continue
         seen.add(id(node))
         pairs = _pairs(node)
-        keys = Counter(key for key, _ in pairs if isinstance(key, str))
-        yield from ((key, times) for key, times in keys.items() if times > 1)
-        work.extend(value for _, value in pairs)
+        if pairs:
+            keys = [key for key, _ in pairs if isinstance(key, str)]
+            if len(set(keys)) < len(keys):
+                yield from ((key, times) for key, times in Counter(keys).items() if times > 1)
+            work.extend(value for _, value in pairs)
         work.extend(_inside(node))
+
+
+_INNER = (Pairs, Instance, list, tuple)
 
 
 def _pairs(node: Any) -> list[tuple[Any, Any]]:
