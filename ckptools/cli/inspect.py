@@ -73,10 +73,13 @@ def command(
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     path = resolve(checkpoint, output.say)
     with output.progress("reading") as progress:
-        return inspect(
+        found = inspect(
             path,
             shown=Shown(by or ("module" if depth else None), depth, grep, sort, top),
             progress=progress,
             **rule_settings(select, ignore),
             **how,
         )
+    for remark in found.measurements.remarks if found.measurements is not None else ():
+        output.say(remark)
+    return found

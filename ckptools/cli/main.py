@@ -118,6 +118,9 @@ def commands() -> None:
     Shell completion (bash; zsh and fish likewise):
       eval "$(_CKPTOOLS_COMPLETE=bash_source ckptools)"
     """  # noqa: D301  click's mark for a block that keeps its lines
+    from ckptools.rules import settings
+
+    settings.find(Path.cwd()).declare()
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -8,9 +8,11 @@ although it lies in a head.  Shapes decide where names say nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
+from ckptools.errors import NoSuchTensor
+from ckptools.names.patterns import select
 from ckptools.names.stacks import Place
 
 Shape = tuple[int, ...]
@@ -149,7 +151,31 @@ def roles(
             found[name] = "norm"
         elif last == "bias" and f"{start}weight" in found:
             found[name] = found[f"{start}weight"]
+    for pattern, meant in _declared.items():
+        found.update(dict.fromkeys(_selected(pattern, shapes), meant))
     return found
+
+
+_declared: dict[str, str] = {}
+
+
+def declare(own: Mapping[str, str]) -> None:
+    """Let name patterns decide roles before everything else, in place of those declared before.
+
+    Parameters
+    ----------
+    own: one of :data:`ROLES` by pattern, as :mod:`ckptools.names.patterns` reads them; the last
+        of several that match decides.
+    """
+    _declared.clear()
+    _declared.update(own)
+
+
+def _selected(pattern: str, names: Iterable[str]) -> list[str]:
+    try:
+        return select(pattern, names)
+    except NoSuchTensor:
+        return []  # what is declared once for all models need not be in this one
 
 
 def _halves(name: str, place: Place | None) -> tuple[str, str]:

@@ -8,6 +8,13 @@
 
     [limits]
     NUM108 = 8.0                       # by code or name
+
+    [roles]                            # what names alone do not tell, by pattern
+    "bev.mixer" = "attention"
+
+    [layouts.agents]                   # where a file of your own keeps things, keys joined by dots
+    weights = ["agent.net", "agent.target"]
+    optimizers = ["agent.adam"]
 """
 
 from __future__ import annotations
@@ -18,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from ckptools.errors import SettingsError
+from ckptools.layouts.frameworks.declared import OwnLayout, declared
+from ckptools.names import roles
 from ckptools.rules.selection import check_baseline, nearest, require
 
 #: The files looked for in a folder, the first one that has settings wins.
@@ -32,6 +41,8 @@ class Settings:
     ----------
     select, ignore, baseline: as :func:`ckptools.rules.judge` takes them.
     limits: by rule code, as :class:`~ckptools.types.evidence.Evidence` takes them.
+    roles: by name pattern, as :func:`ckptools.names.roles.declare` takes them.
+    layouts: as :mod:`ckptools.layouts.frameworks.declared` takes them.
     path: the file they came from, or None for the defaults.
     """
 
@@ -39,7 +50,14 @@ class Settings:
     ignore: tuple[str, ...] = ()
     baseline: tuple[str, ...] = ()
     limits: dict[str, float] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict)
+    layouts: tuple[OwnLayout, ...] = ()
     path: Path | None = None
+
+    def declare(self) -> None:
+        """Let everything that this process opens from now on be read by these roles and layouts."""
+        roles.declare(self.roles)
+        declared.declare(self.layouts)
 
 
 def find(folder: Path) -> Settings:
@@ -85,15 +103,26 @@ def _settings(table: Any, path: Path) -> Settings:
         for selector in (*select, *ignore):
             require(selector)
         check_baseline(baseline)
-        return Settings(select, ignore, baseline, _limits(table.get("limits", {})), path)
+        return Settings(
+            select,
+            ignore,
+            baseline,
+            _limits(table.get("limits", {})),
+            _roles(table.get("roles", {})),
+            _layouts(table.get("layouts", {})),
+            path,
+        )
     except SettingsError as error:
         raise SettingsError(error.message, where=str(path), next=error.next) from error
 
 
 def _check_keys(table: Any) -> None:
-    known = ("select", "ignore", "baseline", "limits")
     if not isinstance(table, dict):
         raise SettingsError("ckptools is a table of settings")
+    _only(table, ("select", "ignore", "baseline", "limits", "roles", "layouts"))
+
+
+def _only(table: dict[str, Any], known: tuple[str, ...]) -> None:
     for key in table:
         if key not in known:
             raise SettingsError(
@@ -125,3 +154,33 @@ def _limit(key: str, value: Any) -> tuple[str, float]:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SettingsError(f"the limit of {key} is a number, not {value!r}")
     return named[0].code, float(value)
+
+
+def _roles(table: Any) -> dict[str, str]:
+    """Return the roles by pattern."""
+    if not isinstance(table, dict):
+        raise SettingsError("roles is a table: a role by name pattern")
+    for pattern, meant in table.items():
+        if meant not in roles.ROLES:
+            known = f"known: {', '.join(roles.ROLES)}"
+            advice = nearest(meant, roles.ROLES) if isinstance(meant, str) else None
+            raise SettingsError(f"{meant!r} is no role, for {pattern!r}", next=advice or known)
+    return dict(table)
+
+
+def _layouts(tables: Any) -> tuple[OwnLayout, ...]:
+    """Return the declared layouts, in their order."""
+    if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
+        raise SettingsError("layouts holds a table for each layout of your own")
+    return tuple(_layout(name, table) for name, table in tables.items())
+
+
+def _layout(name: str, table: dict[str, Any]) -> OwnLayout:
+    _only(table, ("weights", "optimizers"))
+    weights, optimizers = (
+        tuple(tuple(path.split(".")) for path in _words(table, key))
+        for key in ("weights", "optimizers")
+    )
+    if not weights:
+        raise SettingsError(f"the layout {name!r} does not say where its weights are")
+    return OwnLayout(name, weights, optimizers)

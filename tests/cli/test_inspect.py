@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ckptools.cli import main as cli
+from ckptools.stats import kernel
 from tests.builders.shared import shared
 from tests.contract.test_documents import ERROR, INSPECT, misfits
 
@@ -271,6 +272,11 @@ def test_the_configuration_file_is_followed_and_the_command_line_adds_to_it(
     settings.write_text('select = ["KEY"]\n')
     assert run("inspect", sick, "-q")[0] == 0
     assert run("inspect", sick, "-q", "--select", "NUM")[0] == 1
+    settings.write_text('[roles]\n"层异常" = "query"\n')
+    rows = json.loads(run("inspect", sick, "--by", "tensor", "--format", "json")[1])["tensors"]
+    assert {one["role"] for one in rows if one["module"] == "层异常"} == {"query"}
+    settings.write_text('[layouts.mine]\nweights = ["model_state_dict"]\n')
+    assert json.loads(run("inspect", sick, "--format", "json")[1])["layout"] == "mine"
     settings.write_text("selekt = []\n")
     code, _, err = run("inspect", sick)
     assert code == 2
@@ -344,3 +350,14 @@ def test_real_series_open_without_errors(run: Run) -> None:
         assert code == 0, path.name
         assert misfits(document, INSPECT) == [], path.name
         assert document["counts"]["tensors"] in (33, 42)
+
+
+def test_slow_measuring_is_said_on_stderr(
+    run: Run, sick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "COMPILED_ABOVE", 0)
+    monkeypatch.setitem(sys.modules, "ckptools.stats.compiled", None)
+    _, _, err = run("inspect", sick)
+    assert "compiled kernels are not available" in err
+    assert "numpy is used" in err
+    assert "compiled" not in run("inspect", sick, "-q")[2]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ckptools.names.prefixes import strip
-from ckptools.names.roles import ROLES, role, roles
+from ckptools.names.roles import ROLES, declare, role, roles
 from ckptools.names.stacks import places
 from tests.builders.key_names import ALL
 
@@ -130,3 +130,17 @@ def test_shapes_decide_where_names_say_nothing() -> None:
     assert role("main.1.weight", (8,)) == "norm"
     assert role("main.1.weight", (8, 8)) is None
     assert role("", ()) is None
+
+
+def test_declared_roles_decide_before_names_do() -> None:
+    shapes = {"bev.mix.weight": (4, 4), "bev.mix.bias": (4,), "head.weight": (2, 4)}
+    try:
+        declare({"bev.mix": "attention", "head": "query", "not.here": "conv"})
+        assert roles(shapes) == {
+            "bev.mix.weight": "attention",
+            "bev.mix.bias": "attention",
+            "head.weight": "query",
+        }
+    finally:
+        declare({})
+    assert roles(shapes)["head.weight"] == "head"

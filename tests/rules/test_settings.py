@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ckptools.errors import SettingsError
+from ckptools.layouts.frameworks.declared import OwnLayout
 from ckptools.rules.settings import Settings, find, read
 
 
@@ -22,6 +23,13 @@ baseline = ["NUM101 head.bias"]
 [limits]
 NUM108 = 8
 norm-outlier = 9.5
+
+[roles]
+"bev.*" = "attention"
+
+[layouts.agents]
+weights = ["agent.net"]
+optimizers = ["agent.adam"]
 """
 
 
@@ -32,6 +40,8 @@ def test_reads_everything(tmp_path: Path) -> None:
         ignore=("subnormal-share",),
         baseline=("NUM101 head.bias",),
         limits={"NUM108": 8.0, "SPR101": 9.5},
+        roles={"bev.*": "attention"},
+        layouts=(OwnLayout("agents", (("agent", "net"),), (("agent", "adam"),)),),
         path=path,
     )
 
@@ -81,6 +91,12 @@ def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
         ("[limits]\nNUM108 = 'x'", "is a number"),
         ("[limits]\nNUM108 = true", "is a number"),
         ("[limits]\nNUM999 = 1", "no rule is called"),
+        ("roles = 3", "roles is a table"),
+        ('[roles]\nx = "atention"', "'atention' is no role, for 'x'"),
+        ("[roles]\nx = 1", "1 is no role"),
+        ("layouts = 3", "a table for each layout"),
+        ("[layouts.x]\nwheights = []", "unknown setting 'wheights'"),
+        ("[layouts.x]\noptimizers = ['a']", "does not say where its weights are"),
         ("select = [", "not valid TOML"),
     ],
 )
