@@ -231,6 +231,20 @@ def language_batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         yield tokens[:, :LENGTH], tokens[:, 1 : LENGTH + 1]
 
 
+def copying_batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield sequences in which a token follows from the last but one; attention learns it soon."""
+    generator = torch.Generator().manual_seed(seed)
+    follows = torch.randperm(TOKENS, generator=generator)
+    while True:
+        rows = [torch.randint(0, TOKENS, (BATCH,), generator=generator) for _ in range(2)]
+        for _ in range(LENGTH - 1):
+            noise = torch.rand(BATCH, generator=generator) < 0.05
+            other = torch.randint(0, TOKENS, (BATCH,), generator=generator)
+            rows.append(torch.where(noise, other, follows[rows[-2]]))
+        tokens = torch.stack(rows, 1)
+        yield tokens[:, :LENGTH], tokens[:, 1 : LENGTH + 1]
+
+
 def vector_batches(seed: int, shape: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield class centres with noise."""
     generator = torch.Generator().manual_seed(seed)

@@ -1,0 +1,14 @@
+"""The fault zoo: healthy checkpoints, planted faults, and what the rules say about both.
+
+    python -m benchmarks.diagnosis FOLDER [--seeds 8] [--only NAME] [--parts clean,faults] ...
+
+Trains the families of :mod:`benchmarks.diagnosis.families` into FOLDER (seconds each; what is
+there is kept), judges every healthy checkpoint by itself, against the epoch before, and as a
+series, plants graded faults in copies and judges those in the same three modes.  Results go line by
+line to FOLDER/results.jsonl, so that an interrupted run goes on where it stopped; the tables are
+printed from it.
+
+Half of the families tune: limits may be chosen while looking at them.  The other half only
+measures.  Which is which stands in the family and is not changed.  A rule may say *likely* when
+its false-alarm rate per healthy case has an upper 95 % bound below 1 % on the half that measures.
+"""
