@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -40,17 +40,22 @@ class Builder:
 
     def write(self, path: Path, root: Any) -> None:
         """Write the file."""
-        noise = np.random.default_rng(0).standard_normal(BLOCK, dtype=np.float32)
         with path.open("wb") as file:
             writer = TorchZipWriter(file, path.stem)
             pickle = encode(root)
             writer.add("data.pkl", [pickle], len(pickle))
             writer.add("byteorder", [sys.byteorder.encode()], len(sys.byteorder))
-            for key, (numel, scale, squared) in enumerate(self.sizes):
-                size = numel * ITEMSIZE[self.dtype]
-                writer.add(f"data/{key}", self._payload(noise, numel, scale, squared), size)
+            for key, payload in enumerate(self.payloads()):
+                size = self.sizes[key][0] * ITEMSIZE[self.dtype]
+                writer.add(f"data/{key}", payload, size)
             writer.add("version", [b"3\n"], 2)
             writer.finish()
+
+    def payloads(self) -> Iterator[Iterator[bytes]]:
+        """Yield the bytes of every tensor, in pieces."""
+        noise = np.random.default_rng(0).standard_normal(BLOCK, dtype=np.float32)
+        for numel, scale, squared in self.sizes:
+            yield self._payload(noise, numel, scale, squared)
 
     def _payload(
         self, noise: np.ndarray, numel: int, scale: float, squared: bool
@@ -70,9 +75,32 @@ def bare(path: Path, *, tensors: int, shape: tuple[int, int], dtype: str = "floa
     builder.write(path, Pairs([(name, builder.tensor(shape, 0.02)) for name in names]))
 
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+SCALES = {"weight": 0.02, "exp_avg": 1e-4, "exp_avg_sq": 1e-4}
+
+
 def training(path: Path, *, blocks: int, width: int, dtype: str = "float32") -> None:
     """Write a transformer's weights with the state of Adam: 12 width² parameters a block."""
     builder = Builder(dtype)
+
+    def tensor(shape: tuple[int, ...], slot: str, _: int) -> Instance:
+        return builder.tensor(shape, SCALES[slot], squared=slot == "exp_avg_sq")
+
+    builder.write(path, transformer(tensor, blocks=blocks, width=width))
+
+
+def transformer(
+    tensor: Callable[[tuple[int, ...], str, int], Instance],
+    *,
+    blocks: int,
+    width: int,
+    epoch: int = 3,
+    step: int = 1000,
+) -> Pairs:
+    """Return the tree of a transformer with the state of Adam.
+
+    ``tensor`` gives the node of (shape, slot, index of the parameter).
+    """
     shapes = {
         "attn.in_proj_weight": (3 * width, width),
         "attn.out_proj.weight": (width, width),
@@ -81,34 +109,19 @@ def training(path: Path, *, blocks: int, width: int, dtype: str = "float32") -> 
         "norm1.weight": (width,),
     }
     names = [(f"layers.{b}.{name}", shape) for b in range(blocks) for name, shape in shapes.items()]
-    weights = Pairs([(name, builder.tensor(shape, 0.02)) for name, shape in names])
-    state = Pairs(
-        [
-            (
-                index,
-                Pairs(
-                    [
-                        ("step", 1000),
-                        ("exp_avg", builder.tensor(shape, 1e-4)),
-                        ("exp_avg_sq", builder.tensor(shape, 1e-4, squared=True)),
-                    ]
-                ),
-            )
-            for index, (_, shape) in enumerate(names)
-        ]
-    )
-    group = Pairs(
-        [
-            ("lr", 1e-4),
-            ("betas", (0.9, 0.999)),
-            ("eps", 1e-8),
-            ("weight_decay", 0.01),
-            ("amsgrad", False),
-            ("params", list(range(len(names)))),
-        ]
-    )
-    optimizer = Pairs([("state", state), ("param_groups", [group])])
-    builder.write(
-        path,
-        Pairs([("epoch", 3), ("model_state_dict", weights), ("optimizer_state_dict", optimizer)]),
-    )
+    weights = [(n, tensor(shape, "weight", index)) for index, (n, shape) in enumerate(names)]
+    state = [
+        (index, Pairs([("step", step), *((s, tensor(shape, s, index)) for s in MOMENTS)]))
+        for index, (_, shape) in enumerate(names)
+    ]
+    group = [
+        ("lr", 1e-4),
+        ("betas", (0.9, 0.999)),
+        ("eps", 1e-8),
+        ("weight_decay", 0.01),
+        ("amsgrad", False),
+        ("params", list(range(len(names)))),
+    ]
+    optimizer = Pairs([("state", Pairs(state)), ("param_groups", [Pairs(group)])])
+    parts = [("epoch", epoch), ("model_state_dict", Pairs(weights))]
+    return Pairs([*parts, ("optimizer_state_dict", optimizer)])

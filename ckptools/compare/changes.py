@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ckptools.compare.align import Aligned, align
-from ckptools.compare.distances import Distance
-from ckptools.compare.histories import (
-    Judging,
-    StatePair,
-    even_chunks,
-    read_state,
-    slot_chunks,
-    state_pairs,
-)
+from ckptools.compare.histories import StatePair, judge_states, state_pairs
 from ckptools.compare.matching import MATCHES, Resemblance, resemblances
+from ckptools.compare.passing import Task, run
 from ckptools.compare.relation import relate, steps_between
 from ckptools.compare.settings import run_changes
-from ckptools.errors import CkptoolsError
 from ckptools.layouts.parameters.naming import identify_pair
 from ckptools.types.change import Change, Match, StateChange
-from ckptools.types.checkpoint import Checkpoint, NamedTensor
+from ckptools.types.checkpoint import Checkpoint, NamedTensor, ParameterState
 from ckptools.types.tensor import TensorRef
+
+#: Bytes of optimizer state up to which names are settled by all that a file holds at once.
+WHOLE = 128 << 20
 
 Progress = Callable[[int, int], None]
 Paired = tuple[NamedTensor, NamedTensor, str]
@@ -40,34 +35,90 @@ def compare(older: Checkpoint, newer: Checkpoint, *, progress: Progress | None =
     ----------
     progress: called with (bytes done, bytes in all).
     """
-    if _unsure(newer) and (steps_between(older, newer) or 0) > 0:
-        with np.errstate(all="ignore"):  # damaged values overflow wherever they are weighed
-            newer = identify_pair(older, newer)
-    aligned = _by_content(align(older, newer))
+    named, whole = _named(older, newer)
+    aligned = _by_content(align(older, named))
     weights = {(two.set, two.name): (one, two) for one, two, _ in aligned.pairs}
-    pending = {(pair.optimizer, pair.position): pair for pair in state_pairs(older, newer, weights)}
-    matches, states = _read(aligned.pairs, list(pending.values()), progress)
+    matches, states = _read(aligned.pairs, list(state_pairs(older, named, weights)), progress)
+    if not whole and any(_accused(state) for state in states):
+        named, states = _reconsidered(older, newer, named, weights, states)
     matches = _resembling(matches, aligned.pairs, older)
     unmatched = len(aligned.only_a) + len(aligned.only_b)
     return Change(
         older,
-        newer,
-        relate(older, newer, matches, states, unmatched),
+        named,
+        relate(older, named, matches, states, unmatched),
         tuple(matches),
         tuple(tensor.name for tensor in aligned.only_a),
         tuple(tensor.name for tensor in aligned.only_b),
         tuple(states),
-        run_changes(older, newer),
-        tuple(_not_judged(matches, newer)),
+        run_changes(older, named),
+        tuple(_not_judged(matches, named)),
     )
+
+
+def _named(older: Checkpoint, newer: Checkpoint) -> tuple[Checkpoint, bool]:
+    """Return the newer file with its states named, and whether all was used that can name them.
+
+    Of a large file only samples are read at first: names matter where something is found.
+    """
+    if not _unsure(newer) or (steps_between(older, newer) or 0) <= 0:
+        return newer, True
+    held = (ref for one in newer.optimizers for s in one.states for ref in s.slots.values())
+    whole = sum(ref.nbytes for ref in held) <= WHOLE
+    with np.errstate(all="ignore"):  # damaged values overflow wherever they are weighed
+        return identify_pair(older, newer, values=whole), whole
+
+
+def _accused(state: StateChange) -> bool:
+    """Return whether a bound is broken that would prove something were the name sure."""
+    return any(one.above and one.failed == ("name",) for one in state.bounds.values())
+
+
+def _reconsidered(
+    older: Checkpoint,
+    newer: Checkpoint,
+    named: Checkpoint,
+    weights: Mapping[tuple[str, str], tuple[NamedTensor, NamedTensor]],
+    states: Sequence[StateChange],
+) -> tuple[Checkpoint, list[StateChange]]:
+    """Return the newer file named by all it holds, and the states that this changes anew."""
+    with np.errstate(all="ignore"):
+        renamed = identify_pair(older, newer)
+    known = {(one, place): state for one, place, state in _states(named)}
+    pending = [
+        pair
+        for pair in state_pairs(older, renamed, weights)
+        if _standing(pair.after) != _standing(known[pair.optimizer, pair.position])
+    ]
+    tasks = [Task(pair.weights, pair) for pair in pending]
+    run(tasks)
+    tasks += _again(tasks)
+    anew = [task.state for task in tasks if task.state is not None]
+    found = {(state.optimizer, state.position): state for state in (*states, *anew)}
+    return renamed, [found[key] for key in sorted(found)]
+
+
+def _states(checkpoint: Checkpoint) -> Iterator[tuple[int, int, ParameterState]]:
+    for index, one in enumerate(checkpoint.optimizers):
+        yield from ((index, position, state) for position, state in enumerate(one.states))
+
+
+def _standing(state: ParameterState) -> tuple[str | None, str]:
+    return state.name, state.standing
+
+
+def own_states(change: Change) -> tuple[StateChange, ...]:
+    """Return what the newer file alone allows to say of its states; most of it is known by now."""
+    known = {
+        (state.optimizer, state.position): state.bounds["moment"]
+        for state in change.states
+        if "moment" in state.bounds
+    }
+    return judge_states(change.b, known=known)
 
 
 def _unsure(checkpoint: Checkpoint) -> bool:
-    return any(
-        state.standing != "sure" and state.has_state
-        for one in checkpoint.optimizers
-        for state in one.states
-    )
+    return any(s.standing != "sure" and s.has_state for _, _, s in _states(checkpoint))
 
 
 def _by_content(aligned: Aligned) -> Aligned:
@@ -92,60 +143,41 @@ def _by_content(aligned: Aligned) -> Aligned:
 
 
 def _read(
-    pairs: Iterable[Paired], pending: list[StatePair], progress: Progress | None
+    pairs: Sequence[Paired], pending: Sequence[StatePair], progress: Progress | None
 ) -> tuple[list[Match], list[StateChange]]:
     """Read every pair once, its optimizer states along with it."""
-    pairs = list(pairs)
-    total = sum(one.ref.nbytes + two.ref.nbytes for one, two, _ in pairs)
-    total += sum(pair.nbytes for pair in pending if pair.weights is None)
-    by_weight = {(p.weights[1].set, p.weights[1].name): p for p in pending if p.weights}
-    done, matches, states = 0, [], {}
-    for one, two, how in pairs:
-        pair = by_weight.get((two.set, two.name))
-        match, state = _pair(one, two, how, pair)
-        matches.append(match)
-        if state is not None and pair is not None:
-            states[pair.optimizer, pair.position] = state
-        done += one.ref.nbytes + two.ref.nbytes
-        if progress is not None:
-            progress(done, total)
-    for pair in pending:
-        if (pair.optimizer, pair.position) not in states:
-            found = read_state(pair)
-            if isinstance(found, StateChange):
-                states[pair.optimizer, pair.position] = found
-    return matches, [states[key] for key in sorted(states)]
+    beside = {
+        (p.weights[1].set, p.weights[1].name): p for p in pending if p.weights and p.has_moments
+    }
+    reasons = [_incomparable(one.ref, two.ref) for one, two, _ in pairs]
+    tasks = {
+        index: Task((one, two), beside.get((two.set, two.name)))
+        for index, (one, two, _) in enumerate(pairs)
+        if reasons[index] is None
+    }
+    read = {id(task.pair) for task in tasks.values()}
+    alone = [Task(None, pair) for pair in pending if id(pair) not in read]
+    run([*tasks.values(), *alone], progress)
+    alone += _again(tasks.values())
+    matches = [
+        _measured(_match(*pair), tasks.get(index), reasons[index])
+        for index, pair in enumerate(pairs)
+    ]
+    found = [task.state for task in (*tasks.values(), *alone) if task.state is not None]
+    return matches, sorted(found, key=lambda state: (state.optimizer, state.position))
 
 
-def _pair(
-    one: NamedTensor, two: NamedTensor, how: str, pair: StatePair | None
-) -> tuple[Match, StateChange | None]:
-    """Return a tensor compared, and its state where that could be read along with it."""
-    match = Match(
+def _again(tasks: Iterable[Task]) -> list[Task]:
+    """Return the states whose weights could not be read, compared without them."""
+    found = [Task(None, task.pair) for task in tasks if task.error and task.pair is not None]
+    run(found)
+    return found
+
+
+def _match(one: NamedTensor, two: NamedTensor, how: str) -> Match:
+    return Match(
         one.name, two.name, two.set, two.module, two.kind, how, two.ref.numel, len(two.ref.shape)
     )
-    reason = _incomparable(one.ref, two.ref)
-    if reason is not None:
-        return replace(match, reason=reason), None
-    distance = Distance()
-    judging = Judging(pair) if pair is not None and pair.has_moments else None
-    try:
-        for chunks in _streams(one.ref, two.ref, pair if judging else None):
-            distance.add(*chunks[0])
-            if judging is not None:
-                judging.add(chunks[1], chunks[2], chunks[0])
-    except CkptoolsError as error:
-        return replace(match, reason=error.message), None
-    return _measured(match, distance), judging.result() if judging is not None else None
-
-
-def _streams(a: TensorRef, b: TensorRef, pair: StatePair | None) -> Iterator[tuple]:  # type: ignore[type-arg]
-    """Iterate over chunks of both weights, and of the older and the newer slots."""
-    weights = zip(even_chunks(a), even_chunks(b), strict=True)
-    if pair is None:
-        yield from ((chunk, {}, {}) for chunk in weights)
-    else:
-        yield from zip(weights, *slot_chunks(pair), strict=True)
 
 
 def _incomparable(a: TensorRef, b: TensorRef) -> str | None:
@@ -156,7 +188,11 @@ def _incomparable(a: TensorRef, b: TensorRef) -> str | None:
     return a.unreadable or b.unreadable
 
 
-def _measured(match: Match, distance: Distance) -> Match:
+def _measured(match: Match, task: Task | None, reason: str | None) -> Match:
+    """Return a match with what was measured, or with the reason why nothing was."""
+    if task is None or task.error is not None:
+        return replace(match, reason=reason if task is None else task.error)
+    distance = task.distance
     return replace(
         match,
         identical=distance.identical,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 Values: TypeAlias = NDArray[Any]
 Floats: TypeAlias = NDArray[np.float64]
 
-#: Elements summed at a time: the float64 copies stay in the processor's cache.
-_BLOCK = 1 << 15
+#: Elements summed at a time: the float64 copies stay in the processor's cache, and products are
+#: too short for BLAS to spread over threads (which wait for each other on a busy machine).
+_BLOCK = 1 << 13
 
 
 def doubles(values: Values) -> Floats:
@@ -61,11 +62,40 @@ class Distance:
 
     def add(self, a: Values, b: Values) -> None:
         """Add one chunk of each tensor, equally long."""
+        self.compare(a, b)
+        self.sum(a, b)
+
+    def compare(self, a: Values, b: Values) -> None:
+        """Note whether two chunks agree to the last bit."""
         self.identical = self.identical and same_bits(a, b)
+
+    def sum(self, a: Values, b: Values) -> None:
+        """Add the sums of two chunks."""
         flat_a, flat_b = a.reshape(-1), b.reshape(-1)
         for start in range(0, flat_a.size, _BLOCK):
             part = slice(start, start + _BLOCK)
             self._sum(doubles(flat_a[part]), doubles(flat_b[part]))
+
+    def take(self, sums: Floats) -> None:
+        """Add sums in the order that :mod:`ckptools.compare.compiled` fills in."""
+        self.squares_a += float(sums[0])
+        self.squares_b += float(sums[1])
+        self.product += float(sums[2])
+        self.squares += float(sums[3])
+        self.largest = max(self.largest, float(sums[4]))
+        self.elements += int(sums[5])
+
+    def merge(self, other: Distance) -> None:
+        """Add what another stretch of the same tensors gave."""
+        self.squares_a += other.squares_a
+        self.squares_b += other.squares_b
+        self.product += other.product
+        self.squares += other.squares
+        self.largest = max(self.largest, other.largest)
+        self.excluded += other.excluded
+        self.broken += other.broken
+        self.elements += other.elements
+        self.identical = self.identical and other.identical
 
     def _sum(self, a: Floats, b: Floats) -> None:
         with np.errstate(all="ignore"):
@@ -135,6 +165,18 @@ class Direction:
         self.movement += float(moved @ moved)
         self.step += float(step @ step)
         self.product += float(moved @ step)
+
+    def take(self, sums: Floats) -> None:
+        """Add Σstep², Σmoved·step and Σmoved² of a chunk."""
+        self.step += float(sums[0])
+        self.product += float(sums[1])
+        self.movement += float(sums[2])
+
+    def merge(self, other: Direction) -> None:
+        """Add what another stretch gave."""
+        self.movement += other.movement
+        self.step += other.step
+        self.product += other.product
 
     @property
     def cosine(self) -> float | None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from ckptools.compare.bounds.decay import decay
-from ckptools.compare.bounds.innovation import innovation
-from ckptools.compare.bounds.moment import moment, within_limit
-from ckptools.compare.bounds.pair import CHUNK, Pair, judge_pair
+from ckptools.compare.bounds.moment import NEEDS, moment, within_limit
+from ckptools.compare.bounds.pair import CHUNK, Pair, judge_moments, judge_pair
 from ckptools.compare.bounds.premises import AdamPremises, from_settings
 from ckptools.compare.bounds.result import BoundResult, Values, merged
 from ckptools.compare.bounds.schedule import largest_rate
+from ckptools.compare.bounds.strip import MAX_STEPS
 from ckptools.compare.distances import Direction, Distance
 from ckptools.compare.targets import target_of
 from ckptools.errors import CkptoolsError, CorruptFile
@@ -159,14 +158,26 @@ def _premises(
 
 
 class Judging:
-    """Sums and bounds of one pair of states, fed chunk by chunk."""
+    """Sums and bounds of one pair of states, fed chunk by chunk, from element ``start`` on.
 
-    def __init__(self, pair: StatePair) -> None:
+    ``highest`` holds the largest ratio of each bound that any stretch of the states has seen.
+    """
+
+    def __init__(
+        self, pair: StatePair, start: int = 0, highest: dict[str, float] | None = None
+    ) -> None:
         self.pair = pair
-        self._distances = {slot: Distance() for slot in pair.slots}
-        self._direction = Direction()
-        self._found: dict[str, list[BoundResult]] = {}
-        self._offset = 0
+        self._highest = {} if highest is None else highest
+        self.distances = {slot: Distance() for slot in pair.slots}
+        self.direction = Direction()
+        self._found: dict[str, BoundResult] = {}
+        self._offset = start
+
+    @property
+    def strips(self) -> bool:
+        """Whether the strip bound can be asked."""
+        premises = self.pair.premises
+        return premises.learning_rates is not None and premises.steps <= MAX_STEPS
 
     def add(
         self,
@@ -175,34 +186,54 @@ class Judging:
         weights: tuple[Values, Values] | None,
     ) -> None:
         """Add one chunk of every slot, and of the weight in both files where that is known."""
-        for slot, distance in self._distances.items():
+        for slot, distance in self.distances.items():
             distance.add(older[slot], newer[slot])
         if self.pair.has_moments:
-            self._judge(older, newer, weights)
+            self.judge(older, newer, weights, self._offset)
             self._offset += newer["exp_avg"].size
 
-    def _judge(
+    def judge(
         self,
         older: Mapping[str, Values],
         newer: Mapping[str, Values],
         weights: tuple[Values, Values] | None,
+        offset: int,
     ) -> None:
+        """Put the chunk that begins at ``offset`` before every bound, element by element."""
         premises = self.pair.premises
         m_a, v_a = (older[slot] for slot in _MOMENTS)
         m_b, v_b = (newer[slot] for slot in _MOMENTS)
         if weights is None:
-            results = _moments_alone(m_a, v_a, m_b, v_b, premises)
+            results = judge_moments(m_a, v_a, m_b, v_b, premises)
         else:
             v_used = newer.get("max_exp_avg_sq", v_b)
-            self._direction.add(*weights, m_b, v_used, premises.eps)
+            self.direction.add(*weights, m_b, v_used, premises.eps)
             results = judge_pair(Pair(*weights, m_a, v_a, m_b, v_b), premises)
-        for name, result in results.items():
-            self._found.setdefault(name, []).append(result.shifted(self._offset))
+        for result in results.values():
+            self.keep(result.shifted(offset))
+
+    def keep(self, result: BoundResult) -> None:
+        """Add one bound's result over some elements."""
+        known = self._found.get(result.bound)
+        self._found[result.bound] = result if known is None else merged((known, result))
+        self._highest[result.bound] = max(self.highest(result.bound), result.ratio or 0.0)
+
+    def highest(self, bound: str) -> float:
+        """Return the largest ratio of a bound so far."""
+        return self._highest.get(bound, 0.0)
+
+    def merge(self, other: Judging) -> None:
+        """Add what another stretch of the same states gave."""
+        for slot, distance in self.distances.items():
+            distance.merge(other.distances[slot])
+        self.direction.merge(other.direction)
+        for result in other._found.values():
+            self.keep(result)
 
     def result(self) -> StateChange:
         """Return what was found."""
         pair = self.pair
-        cosines = {slot: one.cosine for slot, one in self._distances.items()}
+        cosines = {slot: one.cosine for slot, one in self.distances.items()}
         return StateChange(
             pair.optimizer,
             pair.position,
@@ -210,9 +241,9 @@ class Judging:
             pair.after.name,
             _steps(pair),
             {slot: cosine for slot, cosine in cosines.items() if cosine is not None},
-            tuple(slot for slot, one in self._distances.items() if one.identical and one.squares_b),
-            self._direction.cosine,
-            {name: merged(results) for name, results in self._found.items()},
+            tuple(slot for slot, one in self.distances.items() if one.identical and one.squares_b),
+            self.direction.cosine,
+            dict(self._found),
         )
 
 
@@ -221,33 +252,6 @@ def _steps(pair: StatePair) -> int | None:
         return None
     steps = pair.after.step - pair.before.step
     return int(steps) if isfinite(steps) else None
-
-
-def _moments_alone(
-    m_a: Values, v_a: Values, m_b: Values, v_b: Values, premises: AdamPremises
-) -> dict[str, BoundResult]:
-    """Return the bounds that need no weight."""
-    found: dict[str, list[BoundResult]] = {}
-    for start in range(0, m_b.size, CHUNK):
-        part = slice(start, start + CHUNK)
-        for result in (
-            moment(m_b[part], v_b[part], premises),
-            decay(v_a[part], v_b[part], premises),
-            innovation(m_a[part], v_a[part], m_b[part], v_b[part], premises),
-        ):
-            found.setdefault(result.bound, []).append(result.shifted(start))
-    return {bound: merged(results) for bound, results in found.items()}
-
-
-def read_state(pair: StatePair) -> StateChange | str:
-    """Return the state compared without its weight, or why it cannot be read."""
-    judging = Judging(pair)
-    try:
-        for older, newer in zip(*slot_chunks(pair), strict=True):
-            judging.add(older, newer, None)
-    except CkptoolsError as error:
-        return error.message
-    return judging.result()
 
 
 def slot_chunks(pair: StatePair) -> tuple[Iterator[dict[str, Values]], Iterator[dict[str, Values]]]:
@@ -293,19 +297,24 @@ def even_chunks(ref: TensorRef) -> Iterator[Values]:
 
 
 def judge_states(
-    checkpoint: Checkpoint, measurements: Measurements | None = None
+    checkpoint: Checkpoint,
+    measurements: Measurements | None = None,
+    known: Mapping[tuple[int, int], BoundResult] | None = None,
 ) -> tuple[StateChange, ...]:
     """Return what one file alone allows to say of each Adam state: the moment bound.
 
-    Moments are read only where the measurements cannot tell that all of them keep the bound.
+    Moments are read only where the measurements cannot tell that all of them keep the bound, and
+    where it is not ``known`` from a comparison, by optimizer and position.
     """
     measured = measurements.slots if measurements is not None else {}
+    known = known or {}
     found = []
     for index, optimizer in enumerate(checkpoint.optimizers):
         for position, state in enumerate(optimizer.states):
             refs = {slot: state.slots[slot] for slot in _MOMENTS if slot in state.slots}
             if len(refs) == 2 and _comparable(*refs.values()):
-                bounds = _own_bounds(optimizer, state, refs, measured.get((index, position)))
+                told = measured.get((index, position)), known.get((index, position))
+                bounds = _own_bounds(optimizer, state, refs, *told)
                 target = target_of(optimizer, state)
                 steps = _whole(state.step)
                 found.append(StateChange(index, position, target, state.name, steps, bounds=bounds))
@@ -327,6 +336,7 @@ def _own_bounds(
     state: ParameterState,
     refs: Mapping[str, TensorRef],
     measured: SlotMeasures | None,
+    known: BoundResult | None,
 ) -> dict[str, BoundResult]:
     """Return the moment bound of one state; empty where a slot cannot be read."""
     premises = from_settings(
@@ -335,6 +345,8 @@ def _own_bounds(
         step=state.step,
         state_dtype=refs["exp_avg"].dtype,
     )
+    if known is not None and "step" not in known.failed:
+        return {"moment": replace(known, failed=premises.failing(NEEDS))}
     ratio = measured.moment_ratio if measured is not None else None
     kept = within_limit(ratio, refs["exp_avg"].numel, premises) if ratio is not None else None
     if kept is not None:

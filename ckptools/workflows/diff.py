@@ -10,8 +10,7 @@ from math import hypot
 from pathlib import Path
 from typing import Any
 
-from ckptools.compare.changes import Progress, compare
-from ckptools.compare.histories import judge_states
+from ckptools.compare.changes import Progress, compare, own_states
 from ckptools.rules import judge
 from ckptools.rules.selection import chosen
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
@@ -194,7 +193,7 @@ def diff(
         change.b,
         earlier=(Evidence(change.a),),
         changes=(change,),
-        states=judge_states(change.b),
+        states=own_states(change),
         limits=dict(limits or {}),
     )
     judgement = judge(evidence, select=select, ignore=ignore, baseline=baseline)

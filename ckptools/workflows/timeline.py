@@ -11,8 +11,7 @@ from typing import Any
 
 from ckptools import layouts
 from ckptools.compare import cache
-from ckptools.compare.changes import Progress, compare
-from ckptools.compare.histories import judge_states
+from ckptools.compare.changes import Progress, compare, own_states
 from ckptools.compare.series import Series, series
 from ckptools.errors import CkptoolsError, OpenError
 from ckptools.rules import judge
@@ -282,7 +281,7 @@ def _judged(older: Checkpoint, newer: Checkpoint, rules: dict[str, Any]) -> Step
         change.b,
         earlier=(Evidence(older),),
         changes=(change,),
-        states=judge_states(change.b),
+        states=own_states(change),
         limits=rules["limits"],
     )
     chosen = {key: rules[key] for key in ("select", "ignore", "baseline")}

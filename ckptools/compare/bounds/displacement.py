@@ -53,7 +53,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.compare.bounds.coefficients import (
-    Rates,
     geometric,
     power,
     rates_of,
@@ -109,23 +108,40 @@ def moved(w_a: Floats, w_b: Floats, premises: AdamPremises) -> Floats:
     return w_b - known_decay(premises) * w_a
 
 
-def with_slack(w_a: Floats, w_b: Floats, limit: Floats | float, premises: AdamPremises) -> Floats:
-    """Return ``limit`` widened by unknown decay and by the rounding of the weights."""
+@dataclass(frozen=True, slots=True)
+class Slack:
+    """What widens a limit: grown·limit + size·|w_A| + copy·(|w_A| + |w_B|) + floor."""
+
+    grown: float
+    size: float
+    copy: float
+    floor: float
+
+
+@lru_cache(maxsize=256)
+def slack_terms(premises: AdamPremises) -> Slack:
+    """Return the factors with which unknown decay and the weights' rounding widen a limit."""
     n, decay = premises.steps, premises.decay
     optimised = "float32" if premises.master else premises.weight_dtype
-    u = ROUNDOFF.get(optimised, math.nan)
-    size = np.abs(w_a)
     unknown = 0.0
     if decay and premises.learning_rates is None:
         unknown = -math.expm1(n * math.log1p(-min(_largest_shrink(premises), 1 - 1e-16)))
-    each = (2.5 if decay else 1.0) * u
-    grown = math.exp(min(2.5 * n * u, 700.0))
-    total = limit + unknown * size
-    total = total + n * each * grown * (size + total) + n * UNDERFLOW.get(optimised, math.nan)
+    u = ROUNDOFF.get(optimised, math.nan)
+    rounding = n * (2.5 if decay else 1.0) * u * math.exp(min(2.5 * n * u, 700.0))
+    copy, floor = 0.0, n * UNDERFLOW.get(optimised, math.nan)
     if premises.master:
         stored = premises.weight_dtype
-        copy, floor = ROUNDOFF.get(stored, math.nan), UNDERFLOW.get(stored, math.nan)
-        total = total + copy * (size + np.abs(w_b)) + 2 * floor
+        copy = ROUNDOFF.get(stored, math.nan)
+        floor += 2 * UNDERFLOW.get(stored, math.nan)
+    return Slack(1 + rounding, unknown * (1 + rounding) + rounding, copy, floor)
+
+
+def with_slack(w_a: Floats, w_b: Floats, limit: Floats | float, premises: AdamPremises) -> Floats:
+    """Return ``limit`` widened by unknown decay and by the rounding of the weights."""
+    slack, size = slack_terms(premises), np.abs(w_a)
+    total = slack.grown * limit + slack.size * size + slack.floor
+    if slack.copy:
+        total = total + slack.copy * (size + np.abs(w_b))
     return np.asarray(total)
 
 
@@ -155,27 +171,58 @@ def eps_aware_limit(m_a: Floats, v_a: Floats, v_b: Floats, premises: AdamPremise
     A window of many steps is divided into blocks; within one the numerator takes its largest and
     the denominator its smallest value, so the limit stays valid and gets a little wider.
     """
-    rate, sizes, n = rates_of(premises), step_sizes(premises), premises.steps
+    rate, size = rates_of(premises), np.abs(m_a)
     total = np.zeros_like(v_a)
-    added = np.sqrt(np.maximum(v_b - power(rate.b2, n) * v_a + rate.floor, 0) / rate.weight)
-    for first, last in _blocks(n):
-        part = slice(first - 1, last)
-        reach = _largest_moment(np.abs(m_a), added, rate, n, first, last)
-        least = np.sqrt(np.maximum(power(rate.b2, last) * v_a - rate.floor, 0))
-        quotient = reach / (least + float(sizes.eps[part].min()))
-        capped = np.minimum(quotient, float(sizes.cap[part].max()))
-        total += float(sizes.largest[part].sum()) * capped
+    left = power(rate.b2, premises.steps)
+    added = np.sqrt(np.maximum(v_b - left * v_a + rate.floor, 0) / rate.weight)
+    for block in eps_blocks(premises):
+        reach = block.carried * size + block.fresh * added + block.noise
+        least = np.sqrt(np.maximum(block.kept * v_a - rate.floor, 0))
+        total += block.steps * np.minimum(reach / (least + block.eps), block.cap)
     return np.minimum(total, loose_limit(premises))
 
 
-def _largest_moment(
-    size: Floats, added: Floats, rate: Rates, n: int, first: int, last: int
-) -> Floats:
-    """Return the largest |m_s| for first ≤ s − t0 ≤ last; ``added`` is √E."""
-    carried = power(rate.b1, first if rate.b1 < 1 else last) * size
-    grown = math.sqrt(geometric(rate.rho, last))
-    fresh = rate.gain * min(grown * power(rate.b2, -(n - first) / 2), 1e150) * added
-    return carried + fresh + rate.noise(last)
+@dataclass(frozen=True, slots=True)
+class EpsBlock:
+    """What EL needs of a block of steps.
+
+    Attributes
+    ----------
+    steps: Σ of the largest step sizes.
+    carried, fresh, noise: the largest |m_s| is carried·|m_A| + fresh·√E + noise.
+    kept, eps: the smallest denominator is √(kept·v_A − floor) + eps.
+    cap: the most that the quotient can be.
+    """
+
+    steps: float
+    carried: float
+    fresh: float
+    noise: float
+    kept: float
+    eps: float
+    cap: float
+
+
+@lru_cache(maxsize=256)
+def eps_blocks(premises: AdamPremises) -> tuple[EpsBlock, ...]:
+    """Return the blocks that cover the window."""
+    rate, sizes, n = rates_of(premises), step_sizes(premises), premises.steps
+    found = []
+    for first, last in _blocks(n):
+        part = slice(first - 1, last)
+        grown = math.sqrt(geometric(rate.rho, last))
+        found.append(
+            EpsBlock(
+                steps=float(sizes.largest[part].sum()),
+                carried=power(rate.b1, first if rate.b1 < 1 else last),
+                fresh=rate.gain * min(grown * power(rate.b2, -(n - first) / 2), 1e150),
+                noise=rate.noise(last),
+                kept=power(rate.b2, last),
+                eps=float(sizes.eps[part].min()),
+                cap=float(sizes.cap[part].max()),
+            )
+        )
+    return tuple(found)
 
 
 def _blocks(n: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ckptools.layouts.parameters.decide import Answer, decide, laws_of, patterns
 from ckptools.layouts.parameters.directions import Direction, Doubles, direction
 from ckptools.layouts.parameters.problem import Problem, problem
-from ckptools.layouts.parameters.values import FileValues, Samples, read
+from ckptools.layouts.parameters.values import FileValues, Samples, read_at
 from ckptools.names.stacks import Place, places
 from ckptools.types.checkpoint import (
     Checkpoint,
@@ -45,15 +45,17 @@ def identify(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def identify_pair(older: Checkpoint, newer: Checkpoint) -> Checkpoint:
+def identify_pair(older: Checkpoint, newer: Checkpoint, *, values: bool = True) -> Checkpoint:
     """Return the newer checkpoint with its states named by how they moved its weights.
 
     Both must be of one run: the optimizers of the older file are taken by their place in it.
+    Without ``values`` only thin samples are read, and relations inside the newer file (which take
+    whole tensors) are left out.
     """
     found = []
     for index, one in enumerate(newer.optimizers):
         before = older.optimizers[index] if index < len(older.optimizers) else None
-        found.append(_identified(one, newer, before, older))
+        found.append(_identified(one, newer, before, older, whole=values))
     return replace(newer, optimizers=tuple(found))
 
 
@@ -82,14 +84,16 @@ def _identified(
     checkpoint: Checkpoint,
     before: OptimizerState | None = None,
     older: Checkpoint | None = None,
+    *,
+    whole: bool = True,
 ) -> OptimizerState:
     weights = _set(checkpoint, optimizer.set)
     if weights is None or optimizer.matched_by in ("names", "model"):
         return optimizer
     asked, candidates = problem(optimizer, weights)
-    if _size(optimizer, candidates) > LIMIT:
+    if whole and _size(optimizer, candidates) > LIMIT:
         return optimizer
-    values = FileValues(optimizer, candidates)
+    values = FileValues(optimizer, candidates) if whole else None
     located = _places(asked)
     past = None if older is None else _set(older, optimizer.set)
     if before is None or past is None:
@@ -149,7 +153,7 @@ class _FileMoves:
 
     def moved(self, candidate: int, picked: NDArray[np.int64]) -> Doubles | None:
         tensor = self._candidates[candidate]
-        old, new = self.older(candidate, picked), _picked(read(tensor.ref), picked)
+        old, new = self.older(candidate, picked), read_at(tensor.ref, picked)
         return None if old is None or new is None or old.shape != new.shape else new - old
 
     def older(self, candidate: int, picked: NDArray[np.int64]) -> Doubles | None:
@@ -157,7 +161,7 @@ class _FileMoves:
         past = self._past.get(tensor.name)
         if past is None or past.ref.shape != tensor.ref.shape:
             return None
-        return _picked(read(past.ref), picked)
+        return read_at(past.ref, picked)
 
     def direction(self, slot: int, picked: NDArray[np.int64]) -> Direction | None:
         state = self._newer.states[slot]
@@ -175,14 +179,10 @@ class _FileMoves:
 def _slots(state: ParameterState, picked: NDArray[np.int64]) -> dict[str, Doubles]:
     found = {}
     for name, ref in state.slots.items():
-        values = _picked(read(ref), picked) if ref.numel > int(picked.max(initial=0)) else None
+        values = read_at(ref, picked) if ref.numel > int(picked.max(initial=0)) else None
         if values is not None:
             found[name] = values
     return found
-
-
-def _picked(values: NDArray[Any] | None, picked: NDArray[np.int64]) -> Doubles | None:
-    return None if values is None else values.reshape(-1)[picked].astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)

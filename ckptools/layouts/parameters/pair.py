@@ -26,6 +26,8 @@ from ckptools.names.stacks import Place
 
 #: Elements of a tensor that are looked at.
 _ELEMENTS = 4096
+#: They lie in runs of so many.
+_RUN = 128
 #: Shorter tensors need the size of the step, not only its direction.
 _SHORT = 16
 #: Median best correlation from which files count as consecutive.
@@ -126,11 +128,15 @@ def _scores(slots: list[int], candidates: list[int], shape: Shape, moves: Moves)
 
 
 def _spread(numel: int) -> Positions:
-    """Return the flat positions that are looked at, the same for every tensor of a size."""
+    """Return the flat positions that are looked at, the same for every tensor of a size.
+
+    Short runs at random places: a file is read at few places.
+    """
     if numel <= _ELEMENTS:
         return np.arange(numel)
     rng = np.random.default_rng(numel)
-    return np.sort(rng.choice(numel, _ELEMENTS, replace=False))
+    starts = np.sort(rng.choice(numel // _RUN, _ELEMENTS // _RUN, replace=False)) * _RUN
+    return np.asarray((starts[:, None] + np.arange(_RUN)).reshape(-1))
 
 
 def _unit(rows: Sequence[Doubles | None], size: int) -> Doubles:

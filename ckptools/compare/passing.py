@@ -1,0 +1,337 @@
+"""One pass over everything that two files share: weights, and optimizer states beside them.
+
+A task is a weight in both files, or a state in both, or a weight with its state.  Large jobs run
+in stretches over several threads with the compiled kernels (they and the reads leave the
+interpreter to the others), small ones and odd ones (strided, deflated, of other types) one after
+the other in numpy.  Both give the same findings, asserted by test; the compiled way judges only
+the blocks that its screens do not clear, and tells ratios below 1 to one percent.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ckptools.compare.bounds.decay import decay
+from ckptools.compare.bounds.displacement import displacement
+from ckptools.compare.bounds.innovation import innovation
+from ckptools.compare.bounds.moment import moment
+from ckptools.compare.bounds.result import BoundResult, Floats
+from ckptools.compare.distances import Distance
+from ckptools.compare.histories import Judging, StatePair, even_chunks, slot_chunks
+from ckptools.compare.screens import BLOCK, MARGIN, PRECISION, Screen, screen
+from ckptools.errors import CkptoolsError
+from ckptools.stats.families import family
+from ckptools.stats.pieces import pieces, seekable
+from ckptools.types.change import StateChange
+from ckptools.types.checkpoint import NamedTensor
+from ckptools.types.tensor import TensorRef
+
+#: Bytes of a whole job from which loading compiled kernels pays.
+COMPILED_ABOVE = 128 << 20
+#: Elements of a stretch, after which another thread may take over, and of one chunk of it.
+STRETCH, CHUNK = 1 << 22, 1 << 17
+#: Types that float32 holds exactly.
+_SINGLE = frozenset({"float32", "bfloat16", "float16"})
+_MOST_THREADS = 8
+_BOUNDS = ("moment", "decay", "innovation", "displacement")
+
+Progress = Callable[[int, int], None]
+Values = NDArray[Any]
+
+
+@dataclass(slots=True)
+class Task:
+    """A weight in both files, the optimizer's state of it, or both.
+
+    ``distance`` and ``state`` are the results; ``error`` says why there are none.
+    """
+
+    weights: tuple[NamedTensor, NamedTensor] | None
+    pair: StatePair | None = None
+    distance: Distance = field(default_factory=Distance)
+    state: StateChange | None = None
+    error: str | None = None
+    highest: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def refs(self) -> list[tuple[TensorRef, TensorRef]]:
+        """Everything that is read, older and newer: the weight first, then slot by slot."""
+        found = [] if self.weights is None else [(self.weights[0].ref, self.weights[1].ref)]
+        if self.pair is not None and self.pair.before is not None:
+            before, after = self.pair.before.slots, self.pair.after.slots
+            found += [(before[slot], after[slot]) for slot in self.pair.slots]
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it reads."""
+        return sum(one.nbytes + two.nbytes for one, two in self.refs)
+
+    @property
+    def numel(self) -> int:
+        """Elements of each of its tensors."""
+        refs = self.refs
+        return refs[0][0].numel if refs else 0
+
+
+def run(tasks: Sequence[Task], progress: Progress | None = None) -> None:
+    """Fill in the results of all tasks."""
+    total = sum(task.nbytes for task in tasks)
+    compiled = _compiled() if total >= COMPILED_ABOVE else None
+    fast = [task for task in tasks if compiled is not None and _regular(task)]
+    chosen = {id(task) for task in fast}
+    done = 0
+    for task, share in _all(fast, [t for t in tasks if id(t) not in chosen], compiled):
+        done += share
+        if progress is not None:
+            progress(done, total)
+        del task
+
+
+def _compiled() -> Any | None:
+    """Return the compiled kernels, None where they cannot be had; numpy gives the same."""
+    try:
+        found = importlib.import_module("ckptools.compare.compiled")
+        found.prepare()
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return found
+
+
+def _regular(task: Task) -> bool:
+    """Return whether every tensor can be read from any place on, in types that float32 holds."""
+    refs = [ref for pair in task.refs for ref in pair]
+    kinds = all(ref.dtype in _SINGLE and ref.readable and seekable(ref) for ref in refs)
+    return bool(refs) and kinds and len({ref.numel for ref in refs}) == 1
+
+
+def _all(fast: Sequence[Task], others: Sequence[Task], compiled: Any) -> Iterator[tuple[Task, int]]:
+    """Yield every task as it is done, with the bytes that it took."""
+    for task in others:
+        _plain(task)
+        yield task, task.nbytes
+    if not fast:
+        return
+    stretches = [(task, start) for task in fast for start in range(0, task.numel or 1, STRETCH)]
+    with ThreadPoolExecutor(_threads()) as pool:
+        parts = pool.map(lambda one: _stretch(one[0], one[1], compiled), stretches)
+        gathered: list[_Part] = []
+        for (task, start), part in zip(stretches, parts, strict=True):
+            gathered.append(part)
+            if start + STRETCH >= task.numel:
+                _join(task, gathered)
+                gathered = []
+                yield task, task.nbytes
+
+
+def _threads() -> int:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(allowed or 1, _MOST_THREADS))
+
+
+def _plain(task: Task) -> None:
+    """Compare one task in numpy, every element exactly."""
+    judging = Judging(task.pair) if task.pair is not None else None
+    try:
+        for older, newer, weights in _streams(task):
+            if weights is not None:
+                task.distance.add(*weights)
+            if judging is not None:
+                judging.add(older, newer, weights)
+    except CkptoolsError as error:
+        task.error = error.message
+        return
+    task.state = judging.result() if judging is not None else None
+
+
+def _streams(
+    task: Task,
+) -> Iterator[tuple[dict[str, Values], dict[str, Values], tuple[Values, Values] | None]]:
+    """Iterate over chunks of the older and newer slots, and of the weight in both files."""
+    if task.weights is None:
+        if task.pair is not None:
+            yield from ((a, b, None) for a, b in zip(*slot_chunks(task.pair), strict=True))
+        return
+    one, two = (tensor.ref for tensor in task.weights)
+    weights = zip(even_chunks(one), even_chunks(two), strict=True)
+    if task.pair is None:
+        yield from (({}, {}, chunk) for chunk in weights)
+    else:
+        for chunk, older, newer in zip(weights, *slot_chunks(task.pair), strict=True):
+            yield older, newer, chunk
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one stretch gave."""
+
+    distance: Distance
+    judging: Judging | None
+    error: str | None = None
+
+
+def _join(task: Task, parts: Sequence[_Part]) -> None:
+    """Put the stretches of a task together."""
+    task.error = next((part.error for part in parts if part.error is not None), None)
+    if task.error is not None:
+        return
+    first, *rest = parts
+    for part in rest:
+        first.distance.merge(part.distance)
+        if first.judging is not None and part.judging is not None:
+            first.judging.merge(part.judging)
+    task.distance = first.distance
+    task.state = first.judging.result() if first.judging is not None else None
+
+
+def _stretch(task: Task, start: int, compiled: Any) -> _Part:
+    """Compare one stretch of a task."""
+    stop = min(start + STRETCH, task.numel)
+    part = _Part(Distance(), Judging(task.pair, start, task.highest) if task.pair else None)
+    try:
+        streams = [_pieces(ref, start, stop) for pair in task.refs for ref in pair]
+        for number, chunks in enumerate(zip(*streams, strict=True)):
+            _Chunk(task, part, chunks, start + number * CHUNK, compiled).add()
+    except CkptoolsError as error:
+        part.error = error.message
+    return part
+
+
+def _pieces(ref: TensorRef, start: int, stop: int) -> Iterator[Values]:
+    """Iterate over chunks of a stretch, each valid until the next is asked for."""
+    known = family(ref.dtype)
+    assert known is not None
+    buffer = np.empty(min(CHUNK, max(stop - start, 1)) * ref.itemsize, np.uint8)
+    return pieces(ref, known, start, stop, CHUNK, buffer)
+
+
+class _Chunk:
+    """One chunk of every stream of a task, and where its numbers are added."""
+
+    def __init__(
+        self, task: Task, part: _Part, chunks: Sequence[Values], offset: int, compiled: Any
+    ) -> None:
+        self.part, self.compiled, self.offset = part, compiled, offset
+        pairs = list(zip(chunks[::2], chunks[1::2], strict=True))
+        self.weights = pairs.pop(0) if task.weights is not None else None
+        slots = task.pair.slots if task.pair is not None else []
+        self.slots = dict(zip(slots, pairs, strict=True))
+        self.size = chunks[0].size
+        self.blocks = -(-self.size // BLOCK)
+
+    def add(self) -> None:
+        """Add sums, direction and bounds."""
+        judging, known = self.part.judging, None
+        if judging is not None and judging.pair.has_moments:
+            known = screen(judging.pair.premises)
+            exact = judging.pair.premises.steps == 1 or judging.strips
+            if known is not None and not (exact and self.weights is not None):
+                self._adam(judging, known)
+                return
+        if self.weights is not None:
+            self._sums(self.part.distance, *self.weights)
+        if judging is not None:
+            for slot, pair in self.slots.items():
+                self._sums(judging.distances[slot], *pair)
+            if judging.pair.has_moments:
+                judging.judge(*self._plain_arguments(), self.offset)
+
+    def _sums(self, distance: Distance, a: Values, b: Values) -> None:
+        """Add the sums of one pair of streams."""
+        good, sums = np.empty(self.blocks, np.uint8), np.zeros(6)
+        self.compiled.pair_sums(self._single(a), self._single(b), sums, good)
+        self._take(distance, a, b, sums, good)
+
+    def _take(
+        self, distance: Distance, a: Values, b: Values, sums: Floats, good: NDArray[np.uint8]
+    ) -> None:
+        """Add finished sums, and the blocks that are not finite and hence not in them."""
+        distance.compare(a, b)
+        distance.take(sums)
+        if not good.all():
+            for start in np.flatnonzero(good == 0) * BLOCK:
+                distance.sum(a[start : start + BLOCK], b[start : start + BLOCK])
+
+    def _single(self, values: Values) -> NDArray[np.float32]:
+        return self.compiled.as_single(values)  # type: ignore[no-any-return]
+
+    def _plain_arguments(
+        self,
+    ) -> tuple[dict[str, Values], dict[str, Values], tuple[Values, Values] | None]:
+        older = {slot: pair[0] for slot, pair in self.slots.items()}
+        newer = {slot: pair[1] for slot, pair in self.slots.items()}
+        return older, newer, self.weights
+
+    def _adam(self, judging: Judging, known: Screen) -> None:
+        """Add everything in one go, and judge exactly what the screens leave open."""
+        sums, good = np.zeros((4, 6)), np.ones((4, self.blocks), np.uint8)
+        screens = np.empty((self.blocks, 4), np.float32)
+        first, second = (self._singles(self.slots[slot]) for slot in ("exp_avg", "exp_avg_sq"))
+        used = second[1]
+        if "max_exp_avg_sq" in self.slots:
+            used = self._single(self.slots["max_exp_avg_sq"][1])
+        weights = first if self.weights is None else self._singles(self.weights)
+        eps, there = judging.pair.premises.eps, self.weights is not None
+        streams = (*weights, *first, *second, used)
+        coefficients = (known.moments, known.weights)
+        self.compiled.adam(*streams, there, *coefficients, eps, sums, good, screens)
+        screens[:, 0] = np.sqrt(screens[:, 0])
+        if self.weights is not None:
+            self._take(self.part.distance, *self.weights, sums[0], good[0])
+            judging.direction.take(sums[3])
+            for start in np.flatnonzero(good[3] == 0) * BLOCK:
+                part = slice(start, start + BLOCK)
+                moved = weights[0][part], weights[1][part]
+                judging.direction.add(*moved, first[1][part], used[part], eps)
+        rows = {"exp_avg": 1, "exp_avg_sq": 2}
+        for slot, pair in self.slots.items():
+            if slot in rows:
+                self._take(judging.distances[slot], *pair, sums[rows[slot]], good[rows[slot]])
+            else:
+                self._sums(judging.distances[slot], *pair)
+        for column, bound in enumerate(_BOUNDS if there else _BOUNDS[:3]):
+            self._bound(judging, bound, screens[:, column])
+
+    def _singles(self, pair: tuple[Values, Values]) -> tuple[NDArray[np.float32], ...]:
+        return tuple(self._single(values) for values in pair)
+
+    def _bound(self, judging: Judging, bound: str, screens: NDArray[np.float32]) -> None:
+        """Judge the blocks that the screen does not clear, the most suspicious ones first."""
+        enough = min(judging.highest(bound) * (1 + PRECISION), 1 - MARGIN)
+        cleared = self.size
+        if not screens.max() <= enough:  # a NaN is the largest
+            for number in np.argsort(-np.nan_to_num(screens, nan=np.inf)).tolist():
+                if screens[number] <= enough:
+                    break
+                start = number * BLOCK
+                part = slice(start, min(start + BLOCK, self.size))
+                result = self._exact(judging, bound, part)
+                judging.keep(result.shifted(self.offset + start))
+                enough = min(judging.highest(bound) * (1 + PRECISION), 1 - MARGIN)
+                cleared -= part.stop - start
+        if cleared:
+            judging.keep(
+                replace(self._exact(judging, bound, slice(0, 0)), ratio=0.0, judged=cleared)
+            )
+
+    def _exact(self, judging: Judging, bound: str, part: slice) -> BoundResult:
+        premises = judging.pair.premises
+        m_a, m_b = (values[part] for values in self.slots["exp_avg"])
+        v_a, v_b = (values[part] for values in self.slots["exp_avg_sq"])
+        if bound == "moment":
+            return moment(m_b, v_b, premises)
+        if bound == "decay":
+            return decay(v_a, v_b, premises)
+        if bound == "innovation":
+            return innovation(m_a, v_a, m_b, v_b, premises)
+        assert self.weights is not None
+        w_a, w_b = (values[part] for values in self.weights)
+        return displacement(w_a, w_b, m_a, v_a, v_b, premises)
