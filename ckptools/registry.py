@@ -16,27 +16,46 @@ plug-in must never vanish silently.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from importlib.metadata import EntryPoints, entry_points
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Member = TypeVar("Member")
 Decorated = TypeVar("Decorated")
 
 
-def announced(group: str) -> EntryPoints:
+def announced(group: str) -> tuple[EntryPoint, ...]:
     """Return what other installed packages announce under ``group``."""
-    found: EntryPoints = _all_announced(tuple(sys.path)).select(group=group)
-    return found
+    if f"[{group}]" not in _announcements(tuple(sys.path)):
+        return ()
+    from importlib.metadata import entry_points  # with what it imports, a tenth of a listing's time
+
+    return tuple(entry_points(group=group))
 
 
 @lru_cache(maxsize=4)
-def _all_announced(path: tuple[str, ...]) -> Any:
-    """Return every entry point of the packages on ``path``; looking takes 20 ms each time."""
-    return entry_points()
+def _announcements(path: tuple[str, ...]) -> str:
+    """Return the texts in which the packages in these folders announce what they have."""
+    return "\n".join(text for folder in path for text in _announcements_in(folder or "."))
+
+
+def _announcements_in(folder: str) -> Iterator[str]:
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info"))]
+    except OSError:  # sys.path may name what is not there
+        return
+    for name in names:
+        try:
+            with open(os.path.join(folder, name, "entry_points.txt"), encoding="utf-8") as file:
+                yield file.read()
+        except (OSError, UnicodeDecodeError):  # most packages announce nothing
+            continue
 
 
 class Registry(Generic[Member]):

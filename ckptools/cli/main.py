@@ -68,13 +68,13 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, sorted."""
-        return sorted({*_help_lines(), *announced(GROUP).names})
+        return sorted({*_help_lines(), *(point.name for point in announced(GROUP))})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command's module; None for an unknown name."""
         help_line = _help_lines().get(cmd_name)
         if help_line is None:
-            points = announced(GROUP).select(name=cmd_name)
+            points = (point for point in announced(GROUP) if point.name == cmd_name)
             return next((point.load() for point in points), None)
         command = _command(cmd_name)
         command.short_help = help_line

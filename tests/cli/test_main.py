@@ -30,20 +30,13 @@ def run_as_user(*arguments: str, **environment: str) -> subprocess.CompletedProc
 class Point:
     """An entry point of another package, which gives a command."""
 
+    name = "probe"
+
     def __init__(self, command: click.Command) -> None:
         self.command = command
 
     def load(self) -> click.Command:
         return self.command
-
-
-class Points(list[Point]):
-    """What another package announces."""
-
-    names: frozenset[str] = frozenset({"probe"})
-
-    def select(self, **_: str) -> Points:
-        return self
 
 
 @pytest.fixture
@@ -52,7 +45,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], N
 
     def install(body: Callable[..., Any]) -> None:
         probe = click.command("probe", params=[click.Option(["--format"])])(body)
-        monkeypatch.setattr(cli, "announced", lambda _: Points([Point(probe)]))
+        monkeypatch.setattr(cli, "announced", lambda _: (Point(probe),))
 
     return install
 
