@@ -11,13 +11,15 @@ PATIENCE = 1.0
 
 
 class Progress:
-    """A callable ``progress(done_bytes, total_bytes)`` that draws a bar once a second has passed.
+    """A callable ``progress(done, total)`` that draws a bar once a second has passed.
 
     Use it as a context manager: the bar is wiped at the end, so that it never stands in a page.
+    ``unit`` is what is counted; only bytes (B) are scaled.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, unit: str = "B") -> None:
         self.label = label
+        self.unit = unit
         self._started = time.monotonic()
         self._bar: tqdm[None] | None = None
 
@@ -29,7 +31,7 @@ class Progress:
             self._bar.close()
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` bytes were read."""
+        """Show that ``done`` of ``total`` are done."""
         if self._bar is None:
             if time.monotonic() - self._started < PATIENCE or total <= 0:
                 return
@@ -37,8 +39,8 @@ class Progress:
                 desc=self.label,
                 total=total,
                 initial=done,
-                unit="B",
-                unit_scale=True,
+                unit=self.unit,
+                unit_scale=self.unit == "B",
                 unit_divisor=1024,
                 leave=False,
                 dynamic_ncols=True,

@@ -88,17 +88,18 @@ class Lanes:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return the validation values, over the same scenes always.
 
-        ``loss`` is the main output's (its weights are never changed by settings), ``loss_aux``
-        the auxiliary one, ``mAP`` from 0 to 1, ``valid`` the valid predictions in a scene, and
-        every unweighted term.
+        ``loss`` is the main output's, ``loss_layers`` the mean of all layers' (no setting weighs
+        them), ``mAP`` from 0 to 1, ``valid`` the valid predictions in a scene, and every
+        unweighted term.
         """
         device = next(model.parameters()).device
         scenes = {name: values.to(device) for name, values in self._validation.items()}
         output = model(scenes["tiles"])
         terms = {name: float(value) for name, value in lane_losses(output, scenes).items()}
-        main, auxiliary = totals(terms, self.chosen.aux_weights)
+        layers = len(output.logits)
+        main, mean = totals(terms, (1.0 / layers,) * layers)
         found = scores(output, scenes["lines"], scenes["classes"])
-        return {"loss": main, "loss_aux": auxiliary, **found, **terms}
+        return {"loss": main, "loss_layers": mean, **found, **terms}
 
     @torch.no_grad()
     def probes(self, model: nn.Module, batch: Batch) -> dict[str, float]:

@@ -329,7 +329,7 @@ def resolve(plan: ArmPlan, sources: Sources) -> Arm:
     SettingsError: the plan contradicts itself.
     NoSuchTensor: a pattern matches nothing.
     TaskError: the task refuses the settings.
-    NotComparable: there is no healthy module of the same role for a sham.
+    NotComparable: there is no other module for a sham.
     """
     checked(plan, earlier=sources.earlier is not None)
     start, weights = _start(plan, sources)
@@ -398,9 +398,7 @@ def _sham(
     for suspect in suspects:
         others = partners(suspect, units, shapes, without=suspects)
         if not others:
-            raise NotComparable(
-                f"no other module is like {suspect}", next="name a healthy one with restore="
-            )
+            raise NotComparable(f"there is no other module than {suspect}")
         notes.append(f"sham: {others[0]} in place of {suspect}")
         found += [name for name, unit in units.items() if unit == others[0]]
     return found
@@ -424,7 +422,7 @@ def partners(
     """Return the modules that can stand in for ``suspect`` in a sham, the most alike first.
 
     Alike are modules of the same tensors (the other blocks of a stack), then modules of the same
-    roles, each nearest in size first.
+    roles, then all others, each nearest in size first.
 
     Parameters
     ----------
@@ -444,14 +442,11 @@ def partners(
 
     tensors, wanted, size = traits(suspect)
     ranked: list[tuple[int, float, str]] = []
-    for unit in members:
-        if unit == suspect or unit in set(without):
-            continue
+    for unit in members.keys() - {suspect, *without}:
         same, kinds, count = traits(unit)
-        rank = 0 if same == tensors else 1 if kinds & wanted else None
-        if rank is not None:
-            ranked.append((rank, abs(count - size) / max(count, size, 1), unit))
-    return [unit for _, _, unit in sorted(ranked, key=lambda one: one[:2])]
+        rank = 0 if same == tensors else 1 if kinds & wanted else 2
+        ranked.append((rank, abs(count - size) / max(count, size, 1), unit))
+    return [unit for _, _, unit in sorted(ranked)]
 
 
 def _elements(shape: tuple[int, ...]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -260,7 +261,7 @@ def resume(
     if saved is not None:
         notes = _loaded(saved, trained, optimizer, scheduler, fresh=fresh)
         if scaler.is_enabled() and saved.scaler:
-            scaler.load_state_dict(dict(saved.scaler))
+            scaler.load_state_dict(copy.deepcopy(saved.scaler))
     _rescale(optimizer, scheduler, rates)
     if arm.optimizer == "reset":
         optimizer.state.clear()
@@ -288,7 +289,8 @@ def _loaded(
             group["lr"] = rate
         return notes
     try:
-        scheduler.load_state_dict(dict(saved.scheduler or {}))
+        # a copy: schedulers keep the lists that they load, and change them
+        scheduler.load_state_dict(copy.deepcopy(saved.scheduler or {}))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise NotComparable(
             f"the saved schedule is not that of the task: {error}",

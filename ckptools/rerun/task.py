@@ -271,17 +271,19 @@ def _module(where: str) -> ModuleType:
 def source_digest(spec: str) -> str:
     """Return a digest of the code that the task is made of, as far as it lies beside the task.
 
-    That is the task's own file and every imported module in its folder or below.
+    For a module that is all of its package's folder, for a file the file and what it imported
+    from its own folder or below.
     """
     where = spec.rpartition(":")[0]
-    module = sys.modules.get(Path(where).stem if where.endswith(".py") else where)
-    start = Path(where if where.endswith(".py") else getattr(module, "__file__", None) or where)
-    folder = start.resolve().parent
-    files = {start.resolve()}
-    for one in list(sys.modules.values()):
-        path = getattr(one, "__file__", None)
-        if path and path.endswith(".py") and Path(path).resolve().is_relative_to(folder):
-            files.add(Path(path).resolve())
+    if where.endswith(".py"):
+        start = Path(where).resolve()
+        paths = [getattr(one, "__file__", None) for one in list(sys.modules.values())]
+        imported = {Path(one).resolve() for one in paths if one and one.endswith(".py")}
+        files = {start, *(one for one in imported if one.is_relative_to(start.parent))}
+    else:
+        module = sys.modules.get(where)
+        found_at = getattr(module, "__file__", None)
+        files = set(Path(found_at).parent.glob("*.py")) if found_at else set()
     found = hashlib.sha256()
     for file in sorted(files):
         found.update(str(file.name).encode())

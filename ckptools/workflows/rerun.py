@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ckptools import layouts
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
@@ -14,6 +15,13 @@ from ckptools.types.finding import Finding, Judgement
 from ckptools.types.verdict import ArmResult, Rung, Verdict
 from ckptools.types.wording import say
 from ckptools.workflows.outcome import Outcome
+
+if TYPE_CHECKING:  # torch, which the other commands do without
+    from ckptools.rerun.design import Design
+    from ckptools.rerun.machine import Machine
+    from ckptools.rerun.trials import Progress
+    from ckptools.types.checkpoint import Checkpoint
+    from ckptools.workflows.arms import Comparison
 
 HYPOTHESIS = say("this checkpoint (weights or optimizer state) is damaged")
 _EXIT = {"refuted": 0, "supported": 1, "undecided": 3}
@@ -32,6 +40,7 @@ class Rerun:
     arms: tuple[ArmResult, ...]
     not_judged: tuple[str, ...]
     seconds: float
+    comparison: Comparison | None = None
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -60,6 +69,7 @@ class Rerun:
             "reason": self.verdict.reason,
             "rungs": [rung.document() for rung in self.rungs],
             "arms": [arm.document() for arm in self.arms],
+            "comparison": self.comparison.document() if self.comparison else None,
             "would_decide": self.verdict.would_decide,
             "seconds": self.seconds,
             **fields,
@@ -112,7 +122,7 @@ class Rerun:
         blocks += [
             Paragraph(say("- not judged: {reason}", reason=reason)) for reason in self.not_judged
         ]
-        return blocks
+        return blocks + (self.comparison.view() if self.comparison else [])
 
 
 def rerun(
@@ -124,6 +134,14 @@ def rerun(
     settings: Mapping[str, Any] | None = None,
     all_rungs: bool = False,
     lenient: bool = False,
+    device: str = "cpu",
+    autocast: str | None = None,
+    threads: int | None = None,
+    design: Design | None = None,
+    engine: str = "pool",
+    workers: int | None = None,
+    trials: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
 ) -> Rerun:
     """Find out by experiment whether ``checkpoint`` is damaged, and where.
 
@@ -137,35 +155,89 @@ def rerun(
     settings: what the task is called with.
     all_rungs: climb on after the answer.
     lenient: load what fits, and report the rest.
+    device, autocast: where the model runs (cpu, cuda, ...), and in which precision (bf16, fp16).
+    threads: of torch; as many as torch takes when None, one is faster for small models.
+    design: arms that are compared after the verdict.
+    engine, workers, trials, progress: of these arms, see
+        :func:`ckptools.workflows.arms.compare_arms`.
 
     Raises
     ------
     OpenError: a file cannot be read.
+    SettingsError: no such device, engine or arm.
     TaskError: the task broke its protocol.
-    NotComparable: a file does not fit the task's model.
+    NotComparable: a file does not fit the task's model, or trials differ in more than their arm.
     """
-    from ckptools.rerun.task import load_task  # torch, which the other commands do without
+    from ckptools.rerun import machine  # torch, which the other commands do without
+    from ckptools.rerun.task import load_task
     from ckptools.rerun.verdict import Ladder
 
     start = time.perf_counter()
+    place = machine.Machine(device, autocast)
     opened = layouts.open(checkpoint)
     before = None if earlier is None else layouts.open(earlier)
     ladder = Ladder(
-        load_task(task, settings),
+        load_task(task, settings, place),
         opened,
         before,
         lenient=lenient,
         suspects=suspects,
         all_rungs=all_rungs,
     )
-    verdict = ladder.climb()
+    comparison = None
+    with machine.threads(threads) if threads else nullcontext():
+        verdict = ladder.climb()
+    if design is not None:
+        comparison = _compared(
+            task,
+            settings,
+            opened.path,
+            before,
+            lenient,
+            place,
+            threads,
+            design,
+            engine=engine,
+            workers=workers,
+            store=trials,
+            progress=progress,
+        )
     return Rerun(
         opened.path,
         before.path if before else None,
         task,
         verdict,
         tuple(ladder.rungs),
-        tuple(ladder.arms),
+        (*ladder.arms, *(comparison.arms if comparison else ())),
         (*opened.not_judged, *ladder.not_judged),
         time.perf_counter() - start,
+        comparison,
     )
+
+
+def _compared(
+    task: str,
+    settings: Mapping[str, Any] | None,
+    path: str,
+    earlier: Checkpoint | None,
+    lenient: bool,
+    place: Machine,
+    threads: int | None,
+    design: Design,
+    **options: Any,
+) -> Comparison:
+    """Run the arms of a design under the conditions of the ladder."""
+    from ckptools.rerun.trials import Experiment
+    from ckptools.workflows.arms import compare_arms
+
+    experiment = Experiment(
+        task,
+        path,
+        None if earlier is None else earlier.path,
+        dict(settings or {}),
+        lenient,
+        place.device,
+        place.autocast,
+        threads or 1,
+    )
+    return compare_arms(experiment, design, **options)
