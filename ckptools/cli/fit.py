@@ -9,6 +9,7 @@ import click
 from ckptools.cli.options import output_options
 from ckptools.cli.output import Output
 from ckptools.types.blocks import Result
+from ckptools.types.wording import say
 
 
 @click.command()
@@ -29,5 +30,5 @@ def command(output: Output, checkpoint: Path, other: Path | None, model: str | N
     """  # noqa: D301  click's mark for a block that keeps its lines
     from ckptools.workflows.fit import fit
 
-    output.say(f"reading the names of {checkpoint}")
+    output.say(say("reading the names of {checkpoint}", checkpoint=str(checkpoint)))
     return fit(checkpoint, other, model=model)

@@ -44,6 +44,34 @@ class Medium(click.ParamType):  # type: ignore[type-arg]
         return media.names()
 
 
+class Language(click.ParamType):  # type: ignore[type-arg]
+    """A language that reports are written in; the catalogues are looked for when one is named."""
+
+    name = "language"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return a known language; an unknown one is a usage error that lists them."""
+        if value not in self._known():
+            self.fail(f"{value!r} is none of {', '.join(self._known())}", param, ctx)
+        return value
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the choices for the help text."""
+        return f"[{'|'.join(self._known())}]"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the languages that begin with what was typed."""
+        return [CompletionItem(name) for name in self._known() if name.startswith(incomplete)]
+
+    @staticmethod
+    def _known() -> tuple[str, ...]:
+        from ckptools.report.wording import LANGUAGES
+
+        return LANGUAGES
+
+
 class Words(click.ParamType):  # type: ignore[type-arg]
     """Words separated by commas."""
 
@@ -83,11 +111,12 @@ def receipt_options(command: Callable[..., Result]) -> Command:
         quiet: bool,
         no_color: bool,
         findings: bool,
+        lang: str | None,
         report: Path | None = None,
         **rest: Any,
     ) -> int:
         path = None if report is None or str(report) == "-" else report
-        output = Output(medium, path, quiet, not no_color, findings)
+        output = Output(medium, path, quiet, not no_color, findings, lang)
         return output.emit(command(output=output, **rest))
 
     return _FORM(shown)
@@ -106,6 +135,11 @@ _FORM = stack(
     click.option("-q", "--quiet", is_flag=True, help="Findings only; no talk, no progress."),
     click.option("--no-color", is_flag=True, help="No colours on a terminal."),
     click.option("--findings", is_flag=True, help="A row per finding instead of the usual rows."),
+    click.option(
+        "--lang",
+        type=Language(),
+        help="The language of the report; of pages, the locale's where it is one of these.",
+    ),
 )
 
 rule_options = stack(

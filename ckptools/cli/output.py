@@ -32,6 +32,8 @@ class Output:
     quiet: no talk and no progress; a page shows findings only.
     color: False switches colours off.
     findings: rows and pages hold findings only.
+    lang: the language of the report; None takes that of the environment for pages, and English
+        for data.
     """
 
     medium: str = "table"
@@ -39,6 +41,7 @@ class Output:
     quiet: bool = False
     color: bool = True
     findings: bool = False
+    lang: str | None = None
 
     def emit(self, result: Result) -> int:
         """Render ``result`` to where it belongs and return its exit code."""
@@ -53,6 +56,7 @@ class Output:
             self.medium,
             color=on_terminal and self.color and "NO_COLOR" not in os.environ,
             width=_terminal_width() if on_terminal else PAGE_WIDTH,
+            lang=self.spoken(),
         )
         if self.path is None:
             _print(text)
@@ -60,12 +64,22 @@ class Output:
             write_report(text, self.path)
         return result.exit_code
 
+    def spoken(self) -> str:
+        """Return the language in which the report is written."""
+        from ckptools.report.wording import ENGLISH, PAGES, preferred
+
+        if self.lang is not None or self.medium not in PAGES:
+            return self.lang or ENGLISH
+        return preferred(os.environ)
+
     def say(self, message: str) -> None:
         """Tell the user something that is not data, unless they want none of it."""
         from ckptools.report.escape import escape
+        from ckptools.report.wording import preferred, translate
 
         if not self.quiet:
-            click.echo(escape(message), err=True)
+            lang = self.lang or preferred(os.environ)
+            click.echo(escape(translate(message, lang)), err=True)
 
     def progress(self, label: str) -> AbstractContextManager[Callable[[int, int], None] | None]:
         """Return a progress bar for a terminal, or nothing."""

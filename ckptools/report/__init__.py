@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from ckptools.report.registry import media
+from ckptools.report.spoken import Spoken
+from ckptools.report.wording import ENGLISH
 from ckptools.types.blocks import Result
 
 __all__ = ["media", "render"]
 
 
-def render(result: Result, medium: str, *, color: bool = False, width: int = 100) -> str:
+def render(
+    result: Result, medium: str, *, color: bool = False, width: int = 100, lang: str = ENGLISH
+) -> str:
     """Return ``result`` in a registered medium (table, json, jsonl, csv, markdown, junit, ...).
 
     Parameters
     ----------
     color: terminal colours, where the medium has any.
     width: columns that a table may take.
+    lang: the language of its sentences, one of :data:`ckptools.report.wording.LANGUAGES`.
     """
-    return media.get(medium)(result, color=color, width=width)
+    spoken = result if lang == ENGLISH else Spoken(result, lang)
+    return media.get(medium)(spoken, color=color, width=width, lang=lang)

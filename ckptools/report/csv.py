@@ -13,7 +13,7 @@ from ckptools.types.blocks import Result
 
 
 @media.register("csv")
-def render(result: Result, *, color: bool = False, width: int = 100) -> str:
+def render(result: Result, *, color: bool = False, width: int = 100, lang: str = "en") -> str:
     """Return the rows of ``result``; lists and mappings inside a cell are JSON."""
     rows = result.rows()
     columns = list(dict.fromkeys(key for row in rows for key in row))

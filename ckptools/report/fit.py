@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from wcwidth import wcswidth, wcwidth
 
@@ -10,6 +11,10 @@ from wcwidth import wcswidth, wcwidth
 _NARROWEST = {"cut": 16, "wrap": 24}
 #: how much of a shortened name is its head, tried in turn until names stay distinct
 _HEAD_SHARES = (0.3, 0.5, 0.7, 0.1, 0.9)
+#: characters between which a line may break, and marks that stay with what they open or close
+_WIDE = "\u2e80-\u2fff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_OPENING = "（「『《【〈"
+_CLOSING = "，。、；：！？）」』》】〉…"
 
 
 def display_width(text: str) -> int:
@@ -68,23 +73,41 @@ def shorten_all(names: Sequence[str], width: int) -> list[str]:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return ``text`` as lines of at most ``width`` columns, broken at blanks where possible."""
+    """Return ``text`` as lines of at most ``width`` columns.
+
+    Lines break at blanks, and between two ideographs, as Chinese is set; no line begins with a
+    closing mark.  What still does not fit is broken where it must be.
+    """
     lines: list[str] = []
-    line = ""
-    for word in text.split(" "):
-        candidate = f"{line} {word}" if line else word
-        if display_width(candidate) <= width:
-            line = candidate
-            continue
-        if line:
+    line, used = "", 0
+    for blank, part in _parts(text):
+        size = display_width(part)
+        if line and used + len(blank) + size > width:
             lines.append(line)
-        while display_width(word) > width:
-            part = _take(word, width) or word[:1]
-            lines.append(part)
-            word = word[len(part) :]
-        line = word
+            line, used, blank = "", 0, ""
+        while size > width:
+            head = _take(part, width) or part[:1]
+            lines.append(line + head)
+            line, used, part = "", 0, part[len(head) :]
+            size = display_width(part)
+        blank = blank if line else ""
+        line += blank + part
+        used += len(blank) + size
     lines.append(line)
     return lines
+
+
+#: a word, or an ideograph; closing marks stay with what they close
+_PART = re.compile(
+    rf"( *)((?:[{_OPENING}]*(?:[{_WIDE}]|[^ {_WIDE}{_OPENING}{_CLOSING}]+)[{_CLOSING}]*)"
+    rf"|[{_OPENING}{_CLOSING}]+)"
+)
+
+
+def _parts(text: str) -> Iterator[tuple[str, str]]:
+    """Yield what must stay together, each with the blanks before it."""
+    for match in _PART.finditer(text):
+        yield match[1], match[2]
 
 
 def narrow(

@@ -48,7 +48,7 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
 
 
 @media.register("json")
-def render(result: Result, *, color: bool = False, width: int = 100) -> str:
+def render(result: Result, *, color: bool = False, width: int = 100, lang: str = "en") -> str:
     """Return the whole document, indented, with the version that wrote it."""
     document = result.document()
     head = {"schema": document.get("schema"), "tool": {"version": __version__}}

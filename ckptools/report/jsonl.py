@@ -8,6 +8,6 @@ from ckptools.types.blocks import Result
 
 
 @media.register("jsonl")
-def render(result: Result, *, color: bool = False, width: int = 100) -> str:
+def render(result: Result, *, color: bool = False, width: int = 100, lang: str = "en") -> str:
     """Return the rows of ``result``, a line each."""
     return "".join(dumps(row) + "\n" for row in result.rows())

@@ -8,19 +8,20 @@ from xml.etree import ElementTree as ET
 from ckptools.report.escape import escape
 from ckptools.report.numbers import plain_text
 from ckptools.report.registry import media
+from ckptools.report.wording import word
 from ckptools.types.blocks import Result
 from ckptools.types.finding import SEVERITIES, Finding
 
 
 @media.register("junit")
-def render(result: Result, *, color: bool = False, width: int = 100) -> str:
+def render(result: Result, *, color: bool = False, width: int = 100, lang: str = "en") -> str:
     """Return one test case per finding, skipped rule and crashed rule.
 
     A finding at or above ``--fail-on`` is a failure, a lesser one a passed case with its text; a
     page without findings holds one passed case, for an empty suite would read as "nothing ran".
     """
     document = result.document()
-    cases = [_finding(one, document.get("fail_on", "error")) for one in result.findings]
+    cases = [_finding(one, document.get("fail_on", "error"), lang) for one in result.findings]
     cases += [_case(rule, "skipped", rule["reason"]) for rule in document["skipped"]]
     cases += [_case(rule, "error", rule["error"]) for rule in document["crashed"]]
     if not result.findings:
@@ -47,7 +48,7 @@ def _suite(document: dict[str, Any], cases: list[ET.Element]) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _finding(finding: Finding, fail_on: str) -> ET.Element:
+def _finding(finding: Finding, fail_on: str, lang: str) -> ET.Element:
     """Return the case of one finding."""
     case = ET.Element(
         "testcase",
@@ -57,13 +58,13 @@ def _finding(finding: Finding, fail_on: str) -> ET.Element:
     lines = [finding.message]
     lines += [f"{key}: {plain_text(value)}" for key, value in finding.evidence.items()]
     if finding.limit is not None:
-        lines.append(f"limit: {plain_text(finding.limit)}")
+        lines.append(f"{word('limit', lang)}: {plain_text(finding.limit)}")
     if finding.advice:
-        lines.append(f"next: {finding.advice}")
+        lines.append(f"{word('next', lang)}: {finding.advice}")
     failed = fail_on in SEVERITIES and SEVERITIES.index(finding.severity) >= SEVERITIES.index(
         fail_on
     )
-    kind = f"{finding.severity} ({finding.confidence})"
+    kind = f"{word(finding.severity, lang)} ({word(finding.confidence, lang)})"
     part = ET.SubElement(case, "failure" if failed else "system-out")
     if failed:
         part.set("type", kind)

@@ -14,6 +14,7 @@ from ckptools.report.escape import escape
 from ckptools.report.fit import display_width, narrow, shorten, wrap
 from ckptools.report.numbers import NUMERIC, cell, plain_text
 from ckptools.report.registry import media
+from ckptools.report.wording import rule_name, translate, word
 from ckptools.types.blocks import (
     Block,
     Chart,
@@ -25,6 +26,7 @@ from ckptools.types.blocks import (
     Table,
 )
 from ckptools.types.finding import SEVERITIES, Finding
+from ckptools.types.wording import join, say
 
 #: findings of one rule that are printed in full; the others are counted and named
 IN_FULL = 3
@@ -47,6 +49,15 @@ class Page:
 
     color: bool
     width: int
+    lang: str
+
+    def tell(self, text: str) -> str:
+        """Return a sentence of the medium's own in the language of the page."""
+        return translate(text, self.lang)
+
+    def word(self, text: str) -> str:
+        """Return a word that stands alone, e.g. a severity."""
+        return word(text, self.lang)
 
     def paint(self, text: str, role: str) -> str:
         """Return ``text`` in the colour of its role, or as it is without colours."""
@@ -54,9 +65,9 @@ class Page:
 
 
 @media.register("table")
-def render(result: Result, *, color: bool = False, width: int = 100) -> str:
+def render(result: Result, *, color: bool = False, width: int = 100, lang: str = "en") -> str:
     """Return the page, a blank line between its blocks."""
-    page = Page(color, width)
+    page = Page(color, width, lang)
     text = ""
     for block in result.view():
         part = "\n".join(_WRITERS[type(block)](block, page))
@@ -120,10 +131,11 @@ def _table(block: Table, page: Page) -> Iterator[str]:
         colalign=aligned[: len(fitted)],
     )
     if block.hidden:
-        yield page.paint(f"… {block.hidden:,} more", "faint")
+        more = say("… {number:,} more", number=block.hidden)
+        yield page.paint(page.tell(more), "faint")
     if dropped:
-        names = ", ".join(escape(column.title) for column in block.columns[-dropped:])
-        yield page.paint(f"no room for: {names}", "faint")
+        names = join(escape(column.title) for column in block.columns[-dropped:])
+        yield page.paint(page.tell(say("no room for: {names}", names=names)), "faint")
 
 
 def _chart(block: Chart, page: Page) -> Iterator[str]:
@@ -153,42 +165,48 @@ def _findings(block: FindingList, page: Page) -> Iterator[str]:
 
 def _finding(finding: Finding, page: Page) -> Iterator[str]:
     """Yield one finding: what and how sure, where, the message, what it rests on, what next."""
-    severity = page.paint(f"{finding.severity:<9}", finding.severity)
-    identity = f"{finding.code} {finding.name} ({finding.confidence})"
+    severity = page.word(finding.severity)
+    severity += " " * (len(_INDENT) - display_width(severity))
+    lead = page.paint(severity, finding.severity)
+    name = rule_name(finding.name, page.lang)
+    identity = f"{finding.code} {name} ({page.word(finding.confidence)})"
     target = shorten(escape(finding.target), page.width - len(_INDENT))
     room = page.width - len(_INDENT) - len(identity) - 2
     if display_width(target) <= room:
-        yield f"{severity}{page.paint(identity, 'heading')}  {target}"
+        yield f"{lead}{page.paint(identity, 'heading')}  {target}"
     else:
-        yield severity + page.paint(identity, "heading")
+        yield lead + page.paint(identity, "heading")
         yield _INDENT + target
     for line in wrap(escape(finding.message), page.width - len(_INDENT)):
         yield _INDENT + line
-    if grounds := _grounds(finding):
+    if grounds := _grounds(finding, page):
         for line in wrap(grounds, page.width - len(_INDENT)):
             yield _INDENT + page.paint(line, "faint")
     if finding.advice:
-        yield _INDENT + page.paint("next  ", "faint") + escape(finding.advice)
+        yield _INDENT + page.paint(page.word("next") + "  ", "faint") + escape(finding.advice)
 
 
-def _grounds(finding: Finding) -> str:
+def _grounds(finding: Finding, page: Page) -> str:
     """Return evidence and limit in one line."""
     parts = [f"{plain_text(key)} {plain_text(value)}" for key, value in finding.evidence.items()]
     if finding.limit is not None:
-        parts.append(f"limit {plain_text(finding.limit)}")
+        parts.append(page.tell(say("limit {limit}", limit=plain_text(finding.limit))))
     return " · ".join(parts)
 
 
 def _rest_of(findings: list[Finding], page: Page) -> Iterator[str]:
     """Yield the targets of further findings of one rule, as many as two lines take."""
-    lead = f"and {len(findings):,} more of {findings[0].code}: "
+    more = say("and {number:,} more of {code}: ", number=len(findings), code=findings[0].code)
     lines = wrap(
-        lead + ", ".join(escape(one.target) for one in findings), page.width - len(_INDENT)
+        page.tell(more) + ", ".join(escape(one.target) for one in findings),
+        page.width - len(_INDENT),
     )
     for line in lines[:2]:
         yield _INDENT + line
     if len(lines) > 2:
-        yield _INDENT + page.paint("… all of them: --findings --format jsonl", "faint")
+        yield _INDENT + page.paint(
+            page.tell(say("… all of them: --findings --format jsonl")), "faint"
+        )
 
 
 _WRITERS: dict[type[Block], Callable[[Any, Page], Iterator[str]]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from ckptools.types.blocks import Block, Column, Facts, FindingList, Heading, Paragraph, Table
 from ckptools.types.finding import Finding
+from ckptools.types.wording import count, say
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,19 @@ class Receipt:
 
     def view(self) -> list[Block]:
         """Return the page: what was written where, the changes, what was left behind."""
-        done = "would write" if self.dry_run else "wrote and read back"
+        path = self.output["path"]
+        done = (
+            say("{operation}: would write {path}", operation=self.operation, path=path)
+            if self.dry_run
+            else say("{operation}: wrote and read back {path}", operation=self.operation, path=path)
+        )
         blocks: list[Block] = [
-            Heading(f"{self.operation}: {done} {self.output['path']}", level=1),
+            Heading(done, level=1),
             Facts(
-                (("source", str(self.source["path"])), ("untouched", f"{self.untouched} tensors"))
+                (
+                    (say("source"), str(self.source["path"])),
+                    (say("untouched"), count(self.untouched, "tensor")),
+                )
             ),
             FindingList(self.findings),
         ]
@@ -106,7 +115,7 @@ class Receipt:
             blocks.append(_table(self.changes))
         blocks += [Paragraph(note) for note in self.notes]
         if self.undo:
-            blocks.append(Paragraph(f"undo with: ckptools undo {self.undo}"))
+            blocks.append(Paragraph(say("undo with: ckptools undo {path}", path=self.undo)))
         return blocks
 
 
@@ -124,15 +133,15 @@ def _table(changes: tuple[TensorChange, ...]) -> Table:
         for change in changes
     )
     columns = (
-        Column("tensor", "tensor", "name"),
-        Column("action", "action"),
-        Column("detail", "with"),
-        Column("before", "norm before", "number"),
-        Column("after", "after", "number"),
-        Column("slots", "optimizer"),
+        Column("tensor", say("tensor"), "name"),
+        Column("action", say("action")),
+        Column("detail", say("with")),
+        Column("before", say("norm before"), "number"),
+        Column("after", say("after"), "number"),
+        Column("slots", say("optimizer")),
     )
     used = tuple(c for c in columns if any(row[c.key] is not None for row in rows))
-    return Table(used, rows, title="changes")
+    return Table(used, rows, title=say("changes"))
 
 
 def _slots(slots: dict[str, str] | None) -> str | None:
@@ -140,5 +149,7 @@ def _slots(slots: dict[str, str] | None) -> str | None:
     if not slots:
         return None
     if len(set(slots.values())) == 1:
-        return f"{len(slots)} slots: {next(iter(slots.values()))}"
+        return say(
+            "{slots}: {what}", slots=count(len(slots), "slot"), what=next(iter(slots.values()))
+        )
     return ", ".join(f"{name}: {what}" for name, what in slots.items())

@@ -55,6 +55,14 @@ def say(template: str, /, **values: Any) -> Wording:
     return Wording(template, values)
 
 
+def verbatim(text: str) -> Wording:
+    """Return a text of ours, written elsewhere than in a call of :func:`say`, as a sentence.
+
+    Its template is the text itself.
+    """
+    return Wording(text.replace("{", "{{").replace("}", "}}"), {})
+
+
 class Noun(Wording):
     """A noun in the form that its number asks for; the template is its singular."""
 

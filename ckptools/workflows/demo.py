@@ -265,13 +265,23 @@ def demo(
         raise InvalidParameter(f"{epochs} epochs are no training", next="give at least 1")
     explanation = faults.explain(fault)
     place = _empty_folder(folder)
-    say = talk or _silent
-    say(f"training a small lane detector for {epochs} epochs in {_shown(place)}")
+    tell = talk or _silent
+    tell(
+        say(
+            "training a small lane detector for {epochs} epochs in {folder}",
+            epochs=epochs,
+            folder=_shown(place),
+        )
+    )
     healthy = train.train(place, epochs=epochs, seed=seed, size="small", prefix=PREFIX, talk=talk)
     damaged = healthy.with_name(f"{healthy.stem}.{fault}.pth")
     earlier = healthy.with_name(f"checkpoint_epoch_{epochs - 1}.pth")
     planted = faults.plant(healthy, damaged, fault, seed=seed, earlier=earlier)
-    say(f"planted {fault} in {planted.target}; inspecting both files")
+    tell(
+        say(
+            "planted {fault} in {target}; inspecting both files", fault=fault, target=planted.target
+        )
+    )
     logged = Lanes({"size": "small", "log": place / JSON_LOG}).logged
     return Demonstration(
         folder=place,

@@ -11,7 +11,7 @@ from ckptools.rules.registry import Rule, rules
 from ckptools.rules.selection import require
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
 from ckptools.types.finding import Finding
-from ckptools.types.wording import say
+from ckptools.types.wording import say, verbatim
 
 #: What the letters of a family stand for.
 FAMILIES = {
@@ -102,7 +102,7 @@ def _row(rule: Rule) -> dict[str, Any]:
         "severity": rule.severity,
         "confidence": rule.confidence,
         "limit": rule.limit,
-        "summary": _flowing(rule.explanation.summary),
+        "summary": verbatim(_flowing(rule.explanation.summary)),
     }
 
 
@@ -137,12 +137,12 @@ def _page(rule: Rule) -> list[Block]:
         facts.append((say("needs"), ", ".join(rule.needs)))
     blocks: list[Block] = [
         Heading(f"{rule.code} {rule.name}", level=1),
-        Paragraph(_flowing(rule.explanation.summary)),
+        Paragraph(verbatim(_flowing(rule.explanation.summary))),
         Facts(tuple(facts)),
     ]
     for heading in HEADINGS:
         text = _flowing(rule.explanation.sections[heading])
-        blocks += [Heading(heading), *(Paragraph(part) for part in text.split("\n\n"))]
+        blocks += [Heading(verbatim(heading)), *(Paragraph(part) for part in text.split("\n\n"))]
     return blocks
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ckptools.errors import AmbiguousLayout, OpenError
 from ckptools.formats.folder import ACCELERATE, ADAPTERS, TRAINER, WEIGHTS
+from ckptools.types.wording import say
 
 #: endings that people give to checkpoints; only for guessing which files of a folder are some
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pth.tar", ".pt.tar", ".tar")
@@ -37,17 +38,17 @@ def find(folder: Path) -> Found:
     AmbiguousLayout: several unrelated ones; they are listed.
     """
     if _is_checkpoint(folder):
-        return Found(folder, "the folder is one checkpoint")
+        return Found(folder, say("the folder is one checkpoint"))
     files = candidates(folder)
     if not files:
         raise OpenError(
             "holds no checkpoint", where=str(folder), next="name one, e.g. ckptools inspect FILE"
         )
     if len(files) == 1:
-        return Found(files[0], "the only checkpoint here")
+        return Found(files[0], say("the only checkpoint here"))
     if len({_DIGITS.sub("#", path.name) for path in files}) == 1:
         newest = max(files, key=_numbers)
-        return Found(newest, f"the newest of {len(files)} here")
+        return Found(newest, say("the newest of {number} here", number=len(files)))
     raise AmbiguousLayout(
         f"holds {len(files)} checkpoints that are no one series: {_listed(files)}",
         where=str(folder),
@@ -64,12 +65,12 @@ def _is_checkpoint(folder: Path) -> bool:
     return not names.isdisjoint((*WEIGHTS, *ADAPTERS)) and any(beside)
 
 
-def resolve(path: Path | None, say: Callable[[str], None]) -> Path:
+def resolve(path: Path | None, tell: Callable[[str], None]) -> Path:
     """Return ``path``, or where it is None the checkpoint of the current folder, which is named."""
     if path is not None:
         return path
     found = find(Path())
-    say(f"{found.path}: {found.why}")
+    tell(say("{path}: {why}", path=found.path, why=found.why))
     return found.path
 
 

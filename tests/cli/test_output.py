@@ -10,6 +10,7 @@ from ckptools.cli.output import Output, write_report
 from ckptools.cli.progress import Progress
 from ckptools.errors import WouldOverwrite, WriteError
 from ckptools.types.blocks import FindingList, Heading
+from ckptools.types.wording import say
 from tests.builders.results import HandMade, finding
 
 
@@ -141,3 +142,36 @@ class TestProgress:
     def test_off_a_terminal_there_is_no_progress(self) -> None:
         with Output().progress("reading") as progress:
             assert progress is None
+
+
+class TestLanguage:
+    @pytest.fixture(autouse=True)
+    def chinese(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CKPTOOLS_LANG", raising=False)
+        monkeypatch.delenv("LC_MESSAGES", raising=False)
+        monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+
+    @pytest.mark.parametrize(
+        ("medium", "lang", "spoken"),
+        [
+            ("table", None, "zh"),
+            ("markdown", None, "zh"),
+            ("json", None, "en"),
+            ("csv", None, "en"),
+            ("junit", None, "en"),
+            ("table", "en", "en"),
+            ("json", "zh", "zh"),
+        ],
+    )
+    def test_pages_follow_the_locale_and_data_only_the_option(
+        self, medium: str, lang: str | None, spoken: str
+    ) -> None:
+        assert Output(medium, lang=lang).spoken() == spoken
+
+    def test_the_page_is_in_that_language(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Output().emit(HandMade([Heading(say("Verdict"), 1)]))
+        assert capsys.readouterr().out == "裁决\n"
+
+    def test_talk_is_in_that_language(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Output().say(say("the newest of {number} here", number=3))
+        assert capsys.readouterr().err == "这里 3 个中最新的\n"

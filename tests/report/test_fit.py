@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +40,22 @@ def test_wrapping_loses_nothing_and_fits(text: str, width: int) -> None:
     lines = wrap(text, width)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert all(display_width(line) <= width for line in lines)
+
+
+def test_chinese_breaks_between_characters_and_marks_stay_where_they_belong() -> None:
+    text = "梯度范数每 5 步检查一次，每次都告警（decoder.layers.0）。"
+    assert wrap(text, 24) == ["梯度范数每 5 步检查一", "次，每次都告警", "（decoder.layers.0）。"]
+    assert wrap("总损失，", 7) == ["总损", "失，"]
+
+
+@given(
+    st.lists(st.sampled_from(["梯", "度。", "（5），", "ab ", " 7", "…", "ab。"])).map("".join),
+    st.integers(16, 40),
+)
+def test_no_line_begins_with_a_closing_mark(text: str, width: int) -> None:
+    text = re.sub("…+", "…", text.replace("。…", "。").replace("，…", "，"))
+    for line in wrap(text, width)[1:]:
+        assert not line.startswith(("，", "。", "）", "…"))
 
 
 @given(
