@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ckptools.rules.advice import command
-from ckptools.rules.log.place import place
+from ckptools.rules.log.place import place, where
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -56,7 +56,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
                 high=series.values[-1],
                 place=place(record),
             ),
-            evidence={"onset": onset, "values": len(series.values)},
+            evidence={"onset": onset, "values": len(series.values), **where(record)},
             limit=limit,
             advice=command("timeline", "."),
         )

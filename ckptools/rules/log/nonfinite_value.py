@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ckptools.rules.advice import command
-from ckptools.rules.log.place import place
+from ckptools.rules.log.place import place, where
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -74,7 +74,7 @@ def _finding(
             total=len(series.values),
             end=say("the last one is again") if back else say("nor is the last one"),
         ),
-        evidence={"count": len(bad), "values": len(series.values)},
+        evidence={"count": len(bad), "values": len(series.values), **where(first)},
         advice=command("timeline", "."),
         severity="note" if skipped else "",
     )

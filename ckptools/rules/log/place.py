@@ -22,3 +22,9 @@ def place(record: Record) -> str:
         if value is not None
     ]
     return join(parts) if parts else say("entry {row}", row=record.row + 1)
+
+
+def where(record: Record) -> dict[str, float]:
+    """Return the counters of :func:`place` as evidence, those that the log gives."""
+    known = {"epoch": record.epoch, "iter": record.iter, "step": record.step}
+    return {name: value for name, value in known.items() if value is not None}
