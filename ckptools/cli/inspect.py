@@ -68,9 +68,8 @@ def command(
     from ckptools.workflows.find import resolve
     from ckptools.workflows.inspect import Shown, inspect
 
-    if not how["spectrum"]:
-        # only spectra multiply matrices: numpy's BLAS need not start a spinning thread per core
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if not (how["spectrum"] or how["list_only"]):
+        _without_linear_algebra()
     path = resolve(checkpoint, output.say)
     with output.progress("reading") as progress:
         found = inspect(
@@ -83,3 +82,11 @@ def command(
     for remark in found.measurements.remarks if found.measurements is not None else ():
         output.say(remark)
     return found
+
+
+def _without_linear_algebra() -> None:
+    """Spare the loading of what only spectra need: BLAS's spinning threads, and scipy's BLAS."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it when it is imported
+    from ckptools.stats import kernel
+
+    kernel.alone = True

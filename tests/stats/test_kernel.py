@@ -278,3 +278,14 @@ with np.errstate(all="ignore"):
 def test_small_jobs_take_numpy_and_large_ones_what_is_compiled() -> None:
     assert kernel.engine(kernel.COMPILED_ABOVE - 1) == (plain, None)
     assert kernel.engine(kernel.COMPILED_ABOVE) == (compiled, None)
+
+
+def test_numba_alone_loads_no_scipy_and_leaves_it_to_others() -> None:
+    code = (
+        "import sys; from ckptools.stats import kernel; from ckptools.stats.families import family;"
+        "kernel.alone = True; kernel.COMPILED_ABOVE = 0;"
+        "engine, why = kernel.engine(1, [family('float32')], joint=True);"
+        "print(engine.__name__, why, 'scipy' in sys.modules); import scipy.linalg"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["ckptools.stats.compiled", "None", "False"]
