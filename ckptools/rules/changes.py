@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import sqrt
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:  # numpy, which a listing does without
 ONE_RUN = frozenset({"same-run", "direct-successor"})
 #: Bounds on the moments, which no weight takes part in.
 MOMENT_BOUNDS = ("moment", "decay", "innovation")
+
+#: Elements that move further than so many times the usual did not do so by training alone.
+_OUTRUN = 2.0
 
 Hit = TypeVar("Hit")
 
@@ -56,6 +60,28 @@ def typical(values: Iterable[float]) -> float | None:
     """Return the median, None for fewer than three values: siblings say what is usual."""
     known = list(values)
     return median(known) if len(known) >= 3 else None
+
+
+def outran(hits: Iterable[Match], change: Change) -> list[Match]:
+    """Return those of ``hits`` whose elements moved much further than those of the usual matrix.
+
+    A matrix that started at zero (lora_B) turns and grows fast while its elements move as little
+    as all others; one that was overwritten moves by its own size.
+    """
+    steps = (rms_change(match) for match in matrices(change))
+    usual = typical(step for step in steps if step is not None)
+    return [
+        match
+        for match in hits
+        if usual is None or (step := rms_change(match)) is None or step > _OUTRUN * usual
+    ]
+
+
+def rms_change(match: Match) -> float | None:
+    """Return the root mean square of the changes of a tensor's elements."""
+    if match.relative_change is None or not match.norm_a:
+        return None
+    return match.relative_change * match.norm_a / sqrt(match.numel)
 
 
 def violated(state: StateChange, bounds: Sequence[str]) -> list[BoundResult]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import sqrt
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, of_one_run
+from ckptools.rules.changes import gathered, of_one_run, rms_change
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
@@ -72,7 +71,5 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
 def _ratio(match: Match) -> float:
     """Return the largest change over the root mean square of the changes."""
-    if not match.relative_change or not match.norm_a or match.max_abs_change is None:
-        return 0.0
-    rms = match.relative_change * match.norm_a / sqrt(match.numel)
-    return match.max_abs_change / rms if rms > 0 else 0.0
+    rms = rms_change(match)
+    return match.max_abs_change / rms if rms and match.max_abs_change is not None else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, matrices, of_one_run, typical
+from ckptools.rules.changes import gathered, matrices, of_one_run, outran, typical
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
@@ -29,7 +29,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
     What it means
         1 minus its cosine with itself is above .1 and more than the limit times the median over
-        all matrices.
+        all matrices, and its elements moved more than twice as far as usual.
 
     Why it matters
         A module that was re-initialised, drowned in noise or loaded from elsewhere keeps its norm
@@ -52,7 +52,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             return
         least = max(1 - _LOST, limit * usual)
         hits = [m for m in matrices(change) if least < turned.get(m.name_b, 0.0) and not _told(m)]
-        hits.sort(key=lambda match: -turned[match.name_b])
+        hits = sorted(outran(hits, change), key=lambda match: -turned[match.name_b])
         groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
         for target, matches in groups.items():
             cosine = matches[0].cosine

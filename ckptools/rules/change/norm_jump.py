@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import exp, inf, log
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, matrices, of_one_run, typical
+from ckptools.rules.changes import gathered, matrices, of_one_run, outran, typical
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
@@ -27,7 +27,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
     What it means
         The factor between the norms in both files is beyond the limit, taken relative to the
-        median factor of all matrices.
+        median factor of all matrices, and its elements moved more than twice as far as usual.
 
     Why it matters
         Training changes norms slowly; a factor of two between neighbouring checkpoints was
@@ -52,7 +52,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         hits = [
             m for m in matrices(change) if abs(ratios.get(m.name_b, usual) - usual) > log(limit)
         ]
-        hits.sort(key=lambda match: -abs(ratios[match.name_b] - usual))
+        hits = sorted(outran(hits, change), key=lambda m: -abs(ratios[m.name_b] - usual))
         groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
         for target, matches in groups.items():
             ratio = matches[0].norm_ratio or 0.0

@@ -31,9 +31,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         A stale shard, a tensor restored by mistake, or one that the optimizer no longer reaches.
 
     False alarms
-        Not yet measured; hint. Frozen tensors have no state and stay silent, and so does a run
-        whose tensors all rest. A learning rate of 0 for one group, or 16-bit weights whose
-        updates round to nothing, look the same.
+        Not yet measured; hint. Frozen tensors have no state and stay silent, and so do a run
+        whose tensors all rest and 16-bit vectors: updates of a gain near 1 round to nothing. A
+        learning rate of 0 for one group looks the same.
 
     What to do
         Compare the tensor over the series (ckptools timeline); thaw it, or bring the right one
@@ -44,7 +44,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     for change in of_one_run(evidence):
         moved = sum(not match.identical for match in change.matches)
-        hits = [m for m in change.matches if m.identical and _went_on(change, m)]
+        rounding = _rounding(change)
+        hits = [
+            match
+            for match in change.matches
+            if match.identical and match.name_b not in rounding and _went_on(change, match)
+        ]
         if moved < len(hits):
             return
         sources = {match.name_b: change.a.path for match in hits}
@@ -66,6 +71,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 evidence={"source": source, "tensors": [m.name_b for m in matches][:100]},
                 advice=advice.restore(evidence, target),
             )
+
+
+def _rounding(change: Change) -> set[str]:
+    """Return the vectors in which small updates are lost: those stored in 16 bits."""
+    return {
+        tensor.name
+        for tensor in change.b.tensors()
+        if len(tensor.ref.shape) < 2 and tensor.ref.dtype in ("bfloat16", "float16")
+    }
 
 
 def _went_on(change: Change, match: Match) -> bool:

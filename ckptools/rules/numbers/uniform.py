@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from ckptools.rules.fresh import fresh_places, fresh_sets, judged_by_set, stepped
 from ckptools.rules.weights import Measured, lies_in, parameters, siblings
+from ckptools.types.checkpoint import NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.measurements import Statistics
 from ckptools.types.wording import say
@@ -39,10 +40,15 @@ def out_of_place(
         share = shares.get((tensor.set, tensor.name))
         if share is not None and share < 0.5:
             yield (tensor, statistics), say("most of the other blocks have more there")
-        elif tensor.name in moved:
+        elif tensor.name in moved and not _rounds_away(tensor, statistics):
             yield (tensor, statistics), say("the optimizer remembers gradients of it")
         elif share is None and len(tensor.ref.shape) > 1 and not statistics.initializers:
             yield (tensor, statistics), say("nothing is known to start like this")
+
+
+def _rounds_away(tensor: NamedTensor, statistics: Statistics) -> bool:
+    """Return whether updates may be lost on it: 16-bit values at their start, gains of 1 say."""
+    return tensor.ref.dtype in ("bfloat16", "float16") and bool(statistics.initializers)
 
 
 def _untrained(evidence: Evidence) -> set[tuple[str, str]]:

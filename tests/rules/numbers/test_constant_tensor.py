@@ -15,6 +15,15 @@ def filled(value: float, *names: str, moments: bool = False) -> Evidence:
     return (builder.add_adam(adam(weights)) if moments else builder).evidence()
 
 
+def trained_in_bf16() -> Evidence:
+    """Return gains that stay at one because updates round away, though gradients reached them."""
+    weights = transformer()
+    for name, values in weights.items():
+        if "norm" in name and name.endswith("weight"):
+            weights[name] = np.ones_like(values)
+    return Builder(weights, dtype="bfloat16").add_adam(adam(weights)).evidence()
+
+
 FIRES_ON = {
     "gains_of_one_block": lambda: filled(1.0, "decoder.layers.3.norm1.weight"),
     "a_matrix": lambda: filled(0.5, "head.weight"),
@@ -26,5 +35,6 @@ SILENT_ON = {
     ),
     "focal_bias": lambda: filled(-4.59512, "head.bias"),
     "epoch_zero": epoch_zero,
+    "trained_in_bf16": trained_in_bf16,
     "zeros_are_another_rule": lambda: filled(0.0, "head.weight"),
 }
