@@ -1,4 +1,4 @@
-"""New files that are whole or absent: temporary file, verify, sync, rename.
+"""New files and folders that are whole or absent: temporary one, verify, sync, rename.
 
 Whatever happens in between (an exception, Ctrl-C, a full disk, a killed process), the target
 keeps its old content, or stays absent.  A killed process leaves one ``.NAME.*.part`` behind; its
@@ -8,10 +8,12 @@ lock went with the process, so the next write to the same target knows and clear
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import glob
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -107,26 +109,84 @@ def new_file(
             temporary.unlink()
 
 
+@contextlib.contextmanager
+def new_folder(
+    target: Target, *, size: int = 0, like: Path, verify: Callable[[Path], None]
+) -> Iterator[Path]:
+    """Give a temporary folder to fill; on leaving, verify it and give it the target's name.
+
+    Parameters and errors are those of :func:`new_file`; whoever writes a file into the folder
+    brings it to the disk.
+    """
+    refuse_existing(target)
+    real = target.real
+    if real.exists() and not real.is_dir():
+        raise WouldOverwrite(
+            "is a file; the new checkpoint is a folder",
+            where=str(target.path),
+            next="name another place with -o",
+        )
+    clear_leftovers(real)
+    require_space(real.parent, size)
+    with temporary_folder(real) as temporary:
+        try:
+            yield temporary
+            temporary.chmod(like.stat().st_mode & 0o7777)
+            _sync_folder(temporary)
+            verify(temporary)
+            _give_folder_name(temporary, real, target)
+            _sync_folder(real.parent)
+        except OSError as error:
+            raise _wrapped(error, target.path) from error
+
+
+@contextlib.contextmanager
+def temporary_folder(real: Path) -> Iterator[Path]:
+    """Give a folder beside ``real`` that goes when it is left, or with the next start."""
+    try:
+        name = tempfile.mkdtemp(prefix=f".{real.name}.", suffix=SUFFIX, dir=real.parent)
+    except OSError as error:
+        raise _wrapped(error, real.parent) from error
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, name, ignore_errors=True)
+        descriptor = os.open(name, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        _lock(descriptor)
+        yield Path(name)
+
+
 def leftovers(real: Path) -> list[Path]:
-    """Return the temporary files of one target, of killed and of running processes."""
+    """Return the temporary files and folders of one target, of killed and running processes."""
     pattern = f".{glob.escape(real.name)}.*{SUFFIX}"
-    return sorted(path for path in real.parent.glob(pattern) if path.is_file())
+    return sorted(path for path in real.parent.glob(pattern) if path.is_file() or path.is_dir())
 
 
 def clear_leftovers(real: Path) -> list[Path]:
-    """Delete the temporary files that killed processes left of one target; return them.
+    """Delete what killed processes left of one target; return it.
 
-    A file that some process still has locked is its own business.
+    What some process still has locked is its own business.
     """
     cleared = []
     for path in leftovers(real):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            if time.time() - os.fstat(file.fileno()).st_mtime < SETTLED:
-                continue
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-            cleared.append(path)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                if time.time() - os.fstat(descriptor).st_mtime < SETTLED:
+                    continue
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                cleared.append(path)
+            finally:
+                os.close(descriptor)
     return cleared
+
+
+def _lock(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # no locks on this file system: nothing is ever cleared
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _temporary(real: Path) -> tuple[int, str]:
@@ -135,8 +195,7 @@ def _temporary(real: Path) -> tuple[int, str]:
         descriptor, name = tempfile.mkstemp(prefix=f".{real.name}.", suffix=SUFFIX, dir=real.parent)
     except OSError as error:
         raise _wrapped(error, real.parent) from error
-    with contextlib.suppress(OSError):  # no locks on this file system: nothing is ever cleared
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _lock(descriptor)
     return descriptor, name
 
 
@@ -171,16 +230,65 @@ def _give_name(temporary: Path, real: Path, target: Target) -> None:
         temporary.replace(real)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last; some file systems cannot sync a folder, and lose nothing by it."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _give_folder_name(temporary: Path, real: Path, target: Target) -> None:
+    """Rename a folder; with ``force`` the old one is put in its place, and goes with it."""
+    if target.force and real.exists():
+        _exchange(temporary, real)
+        return
     try:
-        os.fsync(descriptor)
+        temporary.rename(real)  # fails when there is a folder that holds anything
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES):
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-    finally:
-        os.close(descriptor)
+        raise WouldOverwrite(
+            "appeared while the new folder was written",
+            where=str(target.path),
+            next="pass --force to replace it, or -o another name",
+        ) from None
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change names, at once where the kernel can."""
+    if _renameat2(one, other):
+        return
+    aside = other.with_name(f".{other.name}.before")
+    if aside.exists():
+        raise WriteError(
+            "is the old content that an interrupted replacement left",
+            where=str(aside),
+            next=f"move it back to {other.name}, or delete it",
+        )
+    other.rename(aside)
+    try:
+        one.rename(other)
+    except OSError:
+        aside.rename(other)
+        raise
+    aside.rename(one)
+
+
+def _renameat2(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the platform cannot."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2
+    done: int = call(here, os.fsencode(one), here, os.fsencode(other), exchange)
+    return done == 0
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name last, where the file system can.
+
+    A failure is none of the operation's: a power cut may bring the old state back, which is whole.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _wrapped(error: OSError, where: Path) -> WriteError:

@@ -20,11 +20,11 @@ from typing import Any, BinaryIO
 from ckptools import formats
 from ckptools.errors import CorruptFile, OperationError, VerificationFailed
 from ckptools.formats.storage_references import parse_persistent_id
-from ckptools.surgery import casts, safetensors_edit, segments, torch_writer
-from ckptools.surgery.atomic import Target, new_file
+from ckptools.surgery import casts, safetensors_edit, segments, shards, torch_writer
+from ckptools.surgery.atomic import Target, new_file, new_folder
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.encode import encode
-from ckptools.surgery.output import Moved, Output, followed, sha256
+from ckptools.surgery.output import Output, Result, Written, followed, sha256
 from ckptools.surgery.overlay import overlay
 from ckptools.surgery.segments import Fresh, Segment
 from ckptools.surgery.values import Make
@@ -36,25 +36,13 @@ from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Persistent
 
 REBUILT = frozenset({"torch-legacy", "torch-tar"})
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What came of a write.
-
-    Attributes
-    ----------
-    source, output: SHA-256 of both files.
-    moved: ranges that stand in both, for undo.
-    """
-
-    source: str
-    output: str
-    moved: tuple[Moved, ...]
+OPERABLE = REBUILT | {"torch-zip", "safetensors"}
 
 
 def suffix(container: Container) -> str:
-    """Return the ending of a file that surgery on ``container`` writes."""
+    """Return the ending of what surgery on ``container`` writes; a folder has none."""
+    if container.format in shards.FORMATS:
+        return ""
     return ".safetensors" if container.format == "safetensors" else ".pth"
 
 
@@ -67,7 +55,9 @@ def refuse(container: Container, accepted: Iterable[str] = ()) -> None:
     faults = [fault for fault in faults if fault.kind not in accepted]
     if faults:
         raise _damaged(container, faults[0])
-    if container.format not in {"torch-zip", "safetensors", *REBUILT}:
+    if container.format in shards.FORMATS:
+        return
+    if container.format not in OPERABLE:
         raise OperationError(
             f"{container.format} files are not operated on",
             where=container.path,
@@ -83,8 +73,16 @@ def _damaged(container: Container, fault: Fault) -> CorruptFile:
     )
 
 
-def apply(checkpoint: Checkpoint, edits: Edits, target: Target) -> Written:
+#: called with what was written when it is complete, before it gets its name
+Seal = Callable[[Result, Path], None]
+
+
+def apply(checkpoint: Checkpoint, edits: Edits, target: Target, seal: Seal) -> Result:
     """Write the edited checkpoint, read it back, and give it the target's name.
+
+    Parameters
+    ----------
+    seal: called with the result and the temporary path, last of all before the name is given.
 
     Raises
     ------
@@ -92,17 +90,76 @@ def apply(checkpoint: Checkpoint, edits: Edits, target: Target) -> Written:
     WriteError: nothing was written; VerificationFailed when it did not read back.
     """
     container = checkpoint.container
+    if container.format in shards.FORMATS:
+        return _apply_to_folder(container, edits, target, seal)
     source = Path(container.path)
     stamp = _stamp(source)
     plan = plan_of(container, edits, target.path.stem)
+    result: Result = {}
 
     def verify(path: Path) -> None:
         plan.check(path)
-        if _stamp(source) != stamp:
-            raise CorruptFile("changed while it was read", where=str(source), next="try again")
+        _unchanged(source, stamp)
+        seal(result, path)
 
     with new_file(target, size=plan.size, like=source, verify=verify) as file:
-        return produce(plan, source, file)
+        result[""] = produce(plan, source, file)
+    return result
+
+
+def _apply_to_folder(container: Container, edits: Edits, target: Target, seal: Seal) -> Result:
+    """Write a new folder: edited files, and those beside them as they are."""
+    folder = shards.folder_of(container)
+    plans = _plans(container, edits)
+    stamps = {name: _stamp(folder / name) for name in plans}
+    result: Result = {}
+
+    def verify(path: Path) -> None:
+        for name, plan in plans.items():
+            if plan is not None:
+                plan.check(path / name)
+            _unchanged(folder / name, stamps[name])
+        index = "" if container.format == "folder" else os.path.basename(container.path)
+        _reopened(container, path / index)
+        seal(result, path)
+
+    size = sum(plan.size for plan in plans.values() if plan is not None)
+    with new_folder(target, size=size, like=folder, verify=verify) as temporary:
+        for name, plan in plans.items():
+            result[name] = _file(plan, folder / name, temporary / name)
+    return result
+
+
+def _file(plan: Plan | None, source: Path, path: Path) -> Written:
+    """Write one file of a new folder, or note that it is left out."""
+    if plan is None:
+        with source.open("rb") as old:
+            return Written(sha256(old.fileno()), None, (source.stat().st_size, 0))
+    with path.open("x+b") as file:
+        written = produce(plan, source, file)
+        os.fchmod(file.fileno(), source.stat().st_mode & 0o7777)
+    return written
+
+
+def _plans(container: Container, edits: Edits) -> dict[str, Plan | None]:
+    """Return how each file of the folder is written; None for one that is left out."""
+    files = shards.split(container, edits)
+    for part, _ in files.edited.values():
+        if part.format not in OPERABLE:
+            raise OperationError(f"{part.format} files are not operated on", where=part.path)
+    plans: dict[str, Plan | None] = {}
+    folder = shards.folder_of(container)
+    for name in shards.companions(container)[0]:
+        if name in files.edited:
+            plans[name] = plan_of(*files.edited[name], Path(name).stem)
+        elif name in files.texts:
+            plans[name] = _segmented(container, [segments.fresh(files.texts[name])], opens=False)
+        elif name in files.left_out:
+            plans[name] = None
+        else:
+            parts: list[Segment] = [segments.Copy(0, (folder / name).stat().st_size)]
+            plans[name] = _segmented(container, parts, opens=False)
+    return plans
 
 
 def produce(plan: Plan, source: Path, file: BinaryIO) -> Written:
@@ -119,7 +176,8 @@ def produce(plan: Plan, source: Path, file: BinaryIO) -> Written:
                 plan.write(output)
                 output.finish()
                 os.fsync(file.fileno())
-            return Written(before.result(), after.result(), tuple(output.moved))
+            sizes = os.fstat(old.fileno()).st_size, output.position
+            return Written(before.result(), after.result(), sizes, tuple(output.moved))
         except VerificationFailed as error:
             raise VerificationFailed(
                 error.message,
@@ -133,6 +191,12 @@ def produce(plan: Plan, source: Path, file: BinaryIO) -> Written:
 def _stamp(path: Path) -> tuple[int, int, int]:
     stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _unchanged(path: Path, stamp: tuple[int, int, int]) -> None:
+    """Raise CorruptFile when a file is not what it was."""
+    if _stamp(path) != stamp:
+        raise CorruptFile("changed while it was read", where=str(path), next="try again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +260,12 @@ def _added(fresh: Mapping[Storage, Fresh]) -> int:
 # -- the four ways to write ------------------------------------------------------------------
 
 
-def _segmented(container: Container, parts: list[Segment]) -> Plan:
-    """Write a file as ranges of the source and fresh bytes."""
+def _segmented(container: Container, parts: list[Segment], *, opens: bool = True) -> Plan:
+    """Write a file as ranges of the source and fresh bytes; ``opens`` as a checkpoint itself."""
 
     def check(path: Path) -> None:
-        _reopened(container, path)
+        if opens:
+            _reopened(container, path)
 
     size = sum(part.length for part in parts)
     return Plan(size, lambda output: segments.write(parts, output), check)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from ckptools.types.container import Container
 from ckptools.types.plan import Receipt, TensorChange
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import entries, unwrap
+from ckptools.workflows.papers import RECEIPT, paper, write_receipt
 
 SUFFIXES = {"safetensors": ".safetensors", "torch-zip": ".pth"}
 
@@ -59,7 +59,7 @@ def convert(
         _write(plan, checkpoint, target, stamp)
     receipt = _receipt(plan, checkpoint, target, to, dry_run)
     if not dry_run:
-        write_receipt(receipt, target)
+        write_receipt(receipt, paper(target.path, RECEIPT))
     return receipt
 
 
@@ -171,10 +171,3 @@ def _lost(change: TensorChange) -> bool:
 
 def _named(change: TensorChange) -> str:
     return f"{change.tensor}: not carried over ({change.detail})"
-
-
-def write_receipt(receipt: Receipt, target: Target) -> None:
-    """Write the receipt beside the output, as ``STEM.receipt.json``."""
-    path = target.path.with_suffix(".receipt.json")
-    with new_file(Target(path, force=True), verify=lambda path: None) as file:
-        file.write(json.dumps(receipt.document(), indent=1, allow_nan=False).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -13,18 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from ckptools import layouts
-from ckptools.errors import InvalidParameter, OperationError, WouldOverwrite, WriteError
+from ckptools.errors import InvalidParameter, OperationError
 from ckptools.surgery import recipe as recipes
-from ckptools.surgery import segments, values, writer
+from ckptools.surgery import shards, values, writer
 from ckptools.surgery import undo as way_back
-from ckptools.surgery.atomic import Target
+from ckptools.surgery.atomic import Target, clear_leftovers, refuse_existing, temporary_folder
 from ckptools.surgery.edits import Edits, view
 from ckptools.surgery.operation import operations
+from ckptools.surgery.output import Result
 from ckptools.surgery.recipe import Step
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.plan import Receipt, TensorChange
 from ckptools.types.tensor import TensorRef
-from ckptools.workflows.convert import write_receipt
+from ckptools.types.wording import say
+from ckptools.workflows.find import SUFFIXES
+from ckptools.workflows.papers import Papers
 
 _Path = str | os.PathLike[str]
 
@@ -55,15 +59,8 @@ def operate(
     OperationError: the request does not fit the checkpoint.
     WriteError: nothing was written.
     """
-    planned = _plan(Step(name, parameters), source)
-    target = _target(planned.checkpoint, name, output, force=force, in_place=in_place)
-    if dry_run:
-        return _receipt(name, [planned], source, target)
-    notes = _notes_of(target, in_place)
-    with _kept(Path(source), in_place) as old, _all_or_nothing(target, notes):
-        result = writer.apply(planned.checkpoint, planned.edits, target)
-        _save_undo(old, target, [result], notes)
-        return _finished(_receipt(name, [planned], source, target), [result], notes)
+    step = Step(name, _checked(name, parameters))
+    return _run(name, [step], source, output, force=force, dry_run=dry_run, in_place=in_place)
 
 
 def recipe(
@@ -77,29 +74,79 @@ def recipe(
 ) -> Receipt:
     """Run the operations of a recipe (or of a receipt) one after the other.
 
-    What lies between two operations is a temporary file; it stands beside the output, in a dry
-    run among the system's temporary files.
+    What lies between two operations is a temporary file beside the output, in a dry run among the
+    system's temporary files.
 
     Parameters
     ----------
     path: TOML with a ``[[step]]`` for each operation, or a receipt.
     source, output, force, dry_run, in_place: as for :func:`operate`.
     """
-    steps = recipes.read(Path(path))
+    steps = [
+        Step(one.operation, _checked(one.operation, one.parameters))
+        for one in recipes.read(Path(path))
+    ]
+    return _run("recipe", steps, source, output, force=force, dry_run=dry_run, in_place=in_place)
+
+
+def _run(
+    name: str,
+    steps: Sequence[Step],
+    source: _Path,
+    output: _Path | None,
+    *,
+    force: bool,
+    dry_run: bool,
+    in_place: bool,
+) -> Receipt:
+    """Plan and write the steps one after the other; a dry run leaves the last one unwritten."""
     first = layouts.open(os.fspath(source))
-    target = _target(first, "recipe", output, force=force, in_place=in_place)
-    if dry_run:
+    target = _target(first, name, output, force=force, in_place=in_place)
+    with _between(target, len(steps), dry_run) as folder:
+        planned, results = [_plan(steps[0], first)], list[Result]()
+        for index, step in enumerate(steps[1:], 1):
+            results.append(_applied(planned[-1], folder / str(index)))
+            path = _reopened_at(planned[-1].checkpoint, folder / str(index))
+            planned.append(_plan(step, layouts.open(os.fspath(path))))
+        receipt = _receipt(name, planned, source, target)
+        if dry_run:
+            return receipt
+        papers = Papers(first, target, receipt, results, in_place)
+        with papers.kept():
+            writer.apply(planned[-1].checkpoint, planned[-1].edits, target, papers.seal)
+        return papers.receipt
+
+
+@contextlib.contextmanager
+def _between(target: Target, steps: int, dry_run: bool) -> Iterator[Path]:
+    """Give a folder for what lies between two steps, where there are several."""
+    if steps == 1:
+        yield Path()
+    elif dry_run:
         with tempfile.TemporaryDirectory() as folder:
-            planned = [one for one, _ in _chain(steps, Path(source), Path(folder), None)]
-        return _receipt("recipe", planned, source, target)
-    between = tempfile.TemporaryDirectory(prefix=".ckptools.", dir=target.real.parent)
-    notes = _notes_of(target, in_place)
-    with _kept(Path(source), in_place) as old, _all_or_nothing(target, notes), between as folder:
-        done = list(_chain(steps, Path(source), Path(folder), target))
-        results = [result for _, result in done if result is not None]
-        _save_undo(old, target, results, notes)
-        receipt = _receipt("recipe", [one for one, _ in done], source, target)
-        return _finished(receipt, results, notes)
+            yield Path(folder)
+    else:
+        refuse_existing(target)
+        clear_leftovers(target.real)
+        with temporary_folder(target.real) as path:
+            yield path
+
+
+def _applied(planned: _Planned, folder: Path) -> Result:
+    """Write what lies between two steps, in a folder of its own, and forget what it was made of."""
+    folder.mkdir()
+    path = folder / f"checkpoint{writer.suffix(planned.checkpoint.container)}"
+    result = writer.apply(planned.checkpoint, planned.edits, Target(path), lambda *_: None)
+    before = folder.with_name(str(int(folder.name) - 1))
+    shutil.rmtree(before, ignore_errors=True)
+    return result
+
+
+def _reopened_at(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Return the path under which the next step opens what the last one wrote."""
+    container = checkpoint.container
+    path = folder / f"checkpoint{writer.suffix(container)}"
+    return path / Path(container.path).name if container.format == "sharded" else path
 
 
 # -- planning --------------------------------------------------------------------------------
@@ -116,13 +163,13 @@ class _Planned:
     untouched: int
 
 
-def _plan(step: Step, source: _Path) -> _Planned:
-    given = _checked(step.operation, step.parameters)
+def _plan(step: Step, checkpoint: Checkpoint) -> _Planned:
+    """Plan one operation; its parameters were checked."""
     operation = operations.get(step.operation)
-    checkpoint = layouts.open(os.fspath(source))
     writer.refuse(checkpoint.container, operation.mends)
-    edits = operation.plan(checkpoint, **given)
-    named = {key: value for key, value in given.items() if value not in (None, ())}
+    edits = operation.plan(checkpoint, **step.parameters)
+    edits.notes += shards.notes(checkpoint.container)
+    named = {key: value for key, value in step.parameters.items() if value not in (None, ())}
     refs = {t.name: t.ref for t in checkpoint.tensors() if view(t.ref) in edits.values}
     changes = tuple(_measured(change, edits, refs) for change in edits.changes)
     full = Step(step.operation, named)
@@ -159,6 +206,9 @@ def _target(
     if in_place and output is not None:
         raise InvalidParameter("--in-place and an output exclude one another")
     source = Path(checkpoint.path)
+    if checkpoint.container.format in shards.FORMATS:
+        source = shards.folder_of(checkpoint.container)
+        _require_folder(checkpoint, output, in_place)
     path = source if in_place else Path(output) if output else beside(checkpoint, name)
     if not in_place and path.exists() and os.path.samefile(path, source):
         raise OperationError(
@@ -167,12 +217,32 @@ def _target(
     return Target(path, force or in_place)
 
 
+def _require_folder(checkpoint: Checkpoint, output: _Path | None, in_place: bool) -> None:
+    """Raise where the new folder could not be what was asked for."""
+    if output is not None and Path(output).name.lower().endswith((".json", *SUFFIXES)):
+        raise OperationError(
+            say("the checkpoint is several files, and so will the new one be"),
+            where=os.fspath(output),
+            next=say("name a folder with -o"),
+        )
+    _, left = shards.companions(checkpoint.container)
+    if in_place and left:
+        raise OperationError(
+            say("holds other things, which would be lost: {names}", names=", ".join(left)),
+            where=str(shards.folder_of(checkpoint.container)),
+            next=say("write a new folder with -o"),
+        )
+
+
 def beside(checkpoint: Checkpoint, name: str) -> Path:
     """Return the default output of an operation."""
+    if checkpoint.container.format in shards.FORMATS:
+        folder = shards.folder_of(checkpoint.container)
+        return folder.with_name(f"{folder.name}.{name}")
     path = Path(checkpoint.path)
-    stem = path.name.removesuffix(".tar")
-    stem = stem.rpartition(".")[0] or stem
-    return path.parent / f"{stem}.{name}{writer.suffix(checkpoint.container)}"
+    short = path.name.removesuffix(".tar")
+    short = short.rpartition(".")[0] or short
+    return path.parent / f"{short}.{name}{writer.suffix(checkpoint.container)}"
 
 
 def _receipt(name: str, planned: Sequence[_Planned], source: _Path, target: Target) -> Receipt:
@@ -209,121 +279,9 @@ def _measured(change: TensorChange, edits: Edits, refs: dict[str, TensorRef]) ->
     ref = refs.get(change.tensor)
     if ref is None or not ref.readable:
         return change
-    before, after = values.norm(values.chunks(ref)), values.norm(edits.values[view(ref)]())
+    norms = values.norm(values.chunks(ref)), values.norm(edits.values[view(ref)]())
+    before, after = (norm if math.isfinite(norm) else str(norm) for norm in norms)
     return replace(change, before={"l2_norm": before}, after={"l2_norm": after})
-
-
-# -- writing ---------------------------------------------------------------------------------
-
-
-def _chain(
-    steps: Sequence[Step], path: Path, folder: Path, last: Target | None
-) -> Iterator[tuple[_Planned, writer.Written | None]]:
-    """Plan and write the steps one after the other; the last one to ``last``, or not at all."""
-    for index, step in enumerate(steps, 1):
-        planned = _plan(step, path)
-        between = folder / f"{index}{writer.suffix(planned.checkpoint.container)}"
-        target = Target(between) if index < len(steps) else last
-        if target is None:
-            yield planned, None
-            return
-        yield planned, writer.apply(planned.checkpoint, planned.edits, target)
-        if index > 1:
-            path.unlink()
-        path = target.path
-
-
-def _notes_of(target: Target, in_place: bool) -> Path:
-    """Return the path whose ``.undo`` and ``.receipt.json`` belong to this run.
-
-    It is the output's, but what earlier runs in place left beside the file is never replaced:
-    one way back leads to the next.
-    """
-    path, number = target.path, 1
-    while in_place and path.with_suffix(".undo").exists():
-        number += 1
-        path = target.path.with_name(f"{target.path.stem}.{number}{target.path.suffix}")
-    return path
-
-
-def _save_undo(old: Path, target: Target, results: Sequence[writer.Written], notes: Path) -> None:
-    """Write the undo file that leads from the output back over all steps."""
-    moved = results[0].moved
-    for result in results[1:]:
-        moved = tuple(segments.through(moved, result.moved))
-    way_back.save(
-        Target(notes.with_suffix(".undo"), force=True),
-        {"path": str(old), "sha256": results[0].source},
-        {"path": str(target.path), "sha256": results[-1].output},
-        moved,
-    )
-
-
-def _finished(receipt: Receipt, results: Sequence[writer.Written], notes: Path) -> Receipt:
-    """Complete a receipt and write it beside the output."""
-    receipt = replace(
-        receipt,
-        source={**receipt.source, "sha256": results[0].source},
-        output={**receipt.output, "sha256": results[-1].output},
-        verified=True,
-        dry_run=False,
-        undo=str(notes.with_suffix(".undo")),
-    )
-    write_receipt(receipt, Target(notes))
-    return receipt
-
-
-@contextlib.contextmanager
-def _kept(source: Path, in_place: bool) -> Iterator[Path]:
-    """Keep the old content under another name until the undo file is written.
-
-    When anything fails before, the old content gets its name back.
-    """
-    if not in_place:
-        yield source
-        return
-    kept = source.with_name(f".{source.name}.before")
-    _make_kept(source, kept)
-    done = False
-    try:
-        yield kept
-        done = True
-    finally:
-        # renaming one link of a file to another does nothing
-        if done or kept.samefile(source):
-            kept.unlink()
-        else:
-            kept.replace(source)
-
-
-@contextlib.contextmanager
-def _all_or_nothing(target: Target, notes: Path) -> Iterator[None]:
-    """Take back the output, its undo file and its receipt when one of them cannot be written."""
-    made = [target.path, notes.with_suffix(".undo"), notes.with_suffix(".receipt.json")]
-    new = [path for path in made if not os.path.lexists(path)]
-    try:
-        yield
-        new = []
-    except WouldOverwrite:
-        new = []  # what is there now is somebody else's
-        raise
-    finally:
-        for path in new:
-            path.unlink(missing_ok=True)
-
-
-def _make_kept(source: Path, kept: Path) -> None:
-    if kept.exists() and not kept.samefile(source):
-        raise WriteError(
-            "is the old content that an interrupted --in-place left",
-            where=str(kept),
-            next=f"move it back to {source.name}, or delete it",
-        )
-    kept.unlink(missing_ok=True)
-    try:
-        os.link(source, kept)
-    except OSError:  # no hard links here
-        shutil.copy2(source, kept)
 
 
 # -- the way back ----------------------------------------------------------------------------
@@ -341,8 +299,8 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
     path = Path(receipt)
     undo_file = Path(_undo_named(path)) if path.suffix == ".json" else path
     header = way_back.read(undo_file)
-    changed = Path(header.output["path"])
-    back = Path(output) if output else _old_place(header)
+    changed = _found(Path(header.output["path"]), undo_file)
+    back = Path(output) if output else Path(header.source["path"])
     sha = way_back.restore(undo_file, changed, Target(back, force))
     return Receipt(
         operation="undo",
@@ -351,6 +309,19 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
         output={"path": str(back), "sha256": sha},
         verified=True,
     )
+
+
+def _found(path: Path, undo_file: Path) -> Path:
+    """Return where the output lies now: where it was written, or moved with its undo file."""
+    moved = undo_file.with_name(path.name)
+    found = path if path.exists() or not moved.exists() else moved
+    if not found.exists():
+        raise OperationError(
+            say("is not there, and without it the source does not come back"),
+            where=str(path),
+            next=say("put it back, or beside the undo file"),
+        )
+    return found
 
 
 def _undo_named(path: Path) -> str:
@@ -364,9 +335,3 @@ def _undo_named(path: Path) -> str:
         )
     beside_receipt = path.with_name(Path(named).name)
     return str(beside_receipt if beside_receipt.exists() else named)
-
-
-def _old_place(header: way_back.Undo) -> Path:
-    source = Path(header.source["path"])
-    name = source.name.removeprefix(".").removesuffix(".before")
-    return source.with_name(name if source.name.endswith(".before") else source.name)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ckptools.errors import CorruptFile, OperationError
 from ckptools.surgery import undo
 from ckptools.surgery.atomic import Target
-from ckptools.surgery.output import Output
+from ckptools.surgery.output import Output, Written
 from ckptools.surgery.segments import Copy, Segment, fresh, write
 
 
@@ -25,7 +25,11 @@ def operate(folder: Path, source: bytes, parts: list[Segment]) -> None:
         name: {"path": str(folder / name), "sha256": undo.sha256(folder / name)}
         for name in ("source", "output")
     }
-    undo.save(Target(folder / "x.undo"), files["source"], files["output"], output.moved)
+    sizes = len(source), output.position
+    written = Written(
+        files["source"]["sha256"], files["output"]["sha256"], sizes, tuple(output.moved)
+    )
+    undo.save(Target(folder / "x.undo"), files["source"], files["output"], {"": written})
 
 
 @st.composite
