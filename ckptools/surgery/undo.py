@@ -208,7 +208,8 @@ def restore(undo_file: Path, changed: Path, target: Target) -> str:
 def _require_output(undo: Undo, changed: Path) -> None:
     """Raise OperationError unless every file is what the operation wrote."""
     (first, *_) = undo.files
-    if not undo.folder and first.source != first.output and _is(changed, first.source):
+    changes = first.source["sha256"] != first.output["sha256"]
+    if not undo.folder and changes and _is(changed, first.source):
         raise OperationError(
             "is the source already: the operation never replaced it", where=str(changed)
         )
