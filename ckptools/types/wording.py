@@ -124,3 +124,45 @@ def count(number: int, word: str, plural: str | None = None) -> Wording:
     """Return "1 tensor" or "2 tensors"."""
     form = word if number == 1 else plural or word + "s"
     return say("{number:,} {noun}", number=number, noun=Noun(word, form))
+
+
+def pack(value: Any) -> Any:
+    """Return ``value`` with every sentence in it as plain JSON, for :func:`unpack`.
+
+    Sentences whose values are no JSON themselves become what they say in English.
+    """
+    if isinstance(value, Noun):
+        return {_KIND: "noun", "word": value.template, "form": str(value)}
+    if isinstance(value, Wording):
+        values = pack(value.values)
+        plain = isinstance(values, dict) and all(map(_is_plain, values.values()))
+        return {_KIND: "say", "template": value.template, "values": values} if plain else str(value)
+    if isinstance(value, Series):
+        return {_KIND: "join", "parts": pack(value.parts), "separator": value.separator}
+    if isinstance(value, dict):
+        return {key: pack(item) for key, item in value.items()}
+    return [pack(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def unpack(value: Any) -> Any:
+    """Return what :func:`pack` was given; lists stand for tuples."""
+    if isinstance(value, list):
+        return [unpack(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind = value.get(_KIND)
+    if kind == "noun":
+        return Noun(value["word"], value["form"])
+    if kind == "say":
+        return Wording(value["template"], unpack(value["values"]))
+    if kind == "join":
+        return Series(unpack(value["parts"]), value["separator"])
+    return {key: unpack(item) for key, item in value.items()}
+
+
+#: marks what a packed sentence is
+_KIND = "ckptools.wording"
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (str, int, float, list, dict))

@@ -19,7 +19,7 @@ from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Tabl
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Crashed, Finding, Judgement, Skipped
-from ckptools.types.wording import say
+from ckptools.types.wording import pack, say, unpack
 from ckptools.workflows.diff import Diff
 from ckptools.workflows.find import candidates
 from ckptools.workflows.outcome import Outcome
@@ -268,10 +268,10 @@ def _step(older: Checkpoint, newer: Checkpoint, rules: dict[str, Any], cached: b
     name = cache.key("timeline", identities, places, rules) if all(identities) else None
     kept = cache.get(name) if cached and name else None
     if kept is not None:
-        return _from_plain(kept)
+        return _from_plain(unpack(kept))
     step = _judged(older, newer, rules)
     if cached and name and not step.crashed:
-        cache.put(name, _plain(step))
+        cache.put(name, pack(_plain(step)))
     return step
 
 
