@@ -1,6 +1,6 @@
 """The fault zoo: healthy checkpoints, planted faults, and what the rules say about both.
 
-    python -m benchmarks.diagnosis FOLDER [--seeds 8] [--only NAME] [--parts clean,faults] ...
+    python -m benchmarks.diagnosis FOLDER [--seeds 10] [--only NAME] [--parts clean,faults] ...
 
 Trains the families of :mod:`benchmarks.diagnosis.families` into FOLDER (seconds each; what is
 there is kept), judges every healthy checkpoint by itself, against the epoch before, and as a

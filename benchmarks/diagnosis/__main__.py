@@ -25,7 +25,7 @@ def main() -> int:
         description=diagnosis.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, default=8, help="runs of a family")
+    parser.add_argument("--seeds", type=int, default=10, help="runs of a family, at most")
     parser.add_argument("--plants", type=int, default=2, help="copies for each graded fault")
     parser.add_argument("--every", type=int, default=1, help="plant every so many-th fault only")
     parser.add_argument("--only", default="", help="families whose name holds this")
@@ -55,7 +55,7 @@ def main() -> int:
     if "real" in parts:
         real(options.folder, results, options.series)
     if "seventeen" in parts:
-        seventeen.seventeen(results, path.with_suffix(".scratch"), (options.seeds + 1) // 2)
+        seventeen.seventeen(results, path.with_suffix(".scratch"), (options.seeds + 2) // 4)
         print(seventeen.table(results))
     if "tables" in parts:
         print(tables(list(results.kept.values())))

@@ -90,17 +90,21 @@ MODELS: dict[str, Build] = {
 
 _MOMENTUM = {"momentum": 0.9, "weight_decay": 1e-4}
 FAMILIES = (
-    Family("gpt, AdamW, cosine, clipped", TUNE, "gpt", split=True, schedule="cosine", clip=1.0),
-    Family("cnn, SGD, steps", TUNE, "cnn", "SGD", 0.05, _MOMENTUM, schedule="step"),
+    Family(
+        "gpt, AdamW, cosine, clipped", TUNE, "gpt", split=True, schedule="cosine", clip=1.0, seeds=3
+    ),
+    Family("cnn, SGD, steps", TUNE, "cnn", "SGD", 0.05, _MOMENTUM, schedule="step", seeds=4),
     Family("mlp, Adam, consecutive steps", TUNE, "mlp", "Adam", 2e-3, epochs=8, steps=1, first=150),
-    Family("encoder, AdamW, OneCycle", TUNE, "encoder", lr=2e-3, schedule="one-cycle"),
-    Family("gpt, AdamW, bf16", TUNE, "relu-gpt", precision="bf16", schedule="warm-up"),
+    Family("encoder, AdamW, OneCycle", TUNE, "encoder", lr=2e-3, schedule="one-cycle", seeds=3),
+    Family("gpt, AdamW, bf16", TUNE, "relu-gpt", precision="bf16", schedule="warm-up", seeds=3),
     Family("lora, AdamW", TUNE, "lora", lr=4e-3, schedule="cosine", steps=20),
     Family("gan, Adam", TUNE, "gan", "Adam", 1e-3, {"betas": (0.5, 0.999)}, steps=60),
-    Family("lanes small, AdamW", TUNE, "lanes-small", epochs=5, seeds=3),
-    Family("llama, AdamW, warm-up", MEASURE, "llama", split=True, schedule="warm-up", clip=1.0),
+    Family("lanes small, AdamW", TUNE, "lanes-small", epochs=5, seeds=2),
+    Family(
+        "llama, AdamW, warm-up", MEASURE, "llama", split=True, schedule="warm-up", clip=1.0, seeds=4
+    ),
     Family("cnn, AdamW, fp16 file", MEASURE, "cnn", precision="fp16-file", schedule="cosine"),
-    Family("moe, AMSGrad", MEASURE, "moe", "Adam", 2e-3, {"amsgrad": True}, clip=0.5),
+    Family("moe, AMSGrad", MEASURE, "moe", "Adam", 2e-3, {"amsgrad": True}, clip=0.5, seeds=4),
     Family("lstm, RMSprop", MEASURE, "lstm", "RMSprop", 1e-3),
     Family(
         "relu-gpt, Nesterov, OneCycle",
@@ -110,8 +114,17 @@ FAMILIES = (
         0.1,
         {"nesterov": True, **_MOMENTUM},
         schedule="one-cycle",
+        seeds=4,
     ),
-    Family("transformers GPT-2, AdamW", MEASURE, "hf-gpt2", split=True, schedule="warm-up", clip=1),
+    Family(
+        "transformers GPT-2, AdamW",
+        MEASURE,
+        "hf-gpt2",
+        split=True,
+        schedule="warm-up",
+        clip=1,
+        seeds=4,
+    ),
     Family(
         "encoder, Adam with L2, amp",
         MEASURE,
@@ -120,6 +133,7 @@ FAMILIES = (
         1e-3,
         {"weight_decay": 1e-2},
         precision="amp",
+        seeds=4,
     ),
     Family("lora, AdamW, OneCycle", MEASURE, "lora", lr=4e-3, schedule="one-cycle", steps=15),
     Family("mlp, AdamW, ten steps", MEASURE, "mlp", split=True, epochs=8, steps=10),

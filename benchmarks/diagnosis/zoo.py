@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.diagnosis.families import MEASURE, Family
+from benchmarks.diagnosis.families import MEASURE, MODELS, Family
 from benchmarks.diagnosis.faults import FAULTS, Fault, Inapplicable
 from benchmarks.diagnosis.judging import judged, series
 from benchmarks.diagnosis.patients import Patient, read
-from benchmarks.diagnosis.training import RECORD, build, healthy, run, validation
+from benchmarks.diagnosis.training import RECORD, healthy, run, validation
 
 Result = dict[str, Any]
 
@@ -180,7 +180,7 @@ def _harm(one: Run, epoch: int, patient: Patient) -> float | None:
     before = one.losses[epoch]
     if one.family.model in ("gan", "lanes-small", "lanes-full") or not before:
         return None
-    model, _ = build(one.family, one.seed)
+    model = MODELS[one.family.model][0]()
     dtype = torch.bfloat16 if one.family.precision == "bf16" else torch.float32
     model = model.to(dtype)
     model.load_state_dict(patient.weights)
