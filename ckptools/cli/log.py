@@ -20,12 +20,20 @@ from ckptools.types.blocks import Result
     metavar="TOML",
     help="A run card: weights, clip and plans that the log leaves out.",
 )
+@click.option(
+    "--checkpoints",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Checkpoints of the same run, laid beside the log by step or epoch; files, too.",
+)
 @rule_options
 @output_options
 def command(
     output: Output,
     files: tuple[Path, ...],
     card: Path | None,
+    checkpoints: tuple[Path, ...],
     select: tuple[tuple[str, ...], ...],
     ignore: tuple[tuple[str, ...], ...],
     **how: Any,
@@ -39,8 +47,9 @@ def command(
     Examples:
       ckptools log record.md
       ckptools log work_dir/20260207.log.json --format csv > records.csv
+      ckptools log train.log --checkpoints run/ --lang zh
       ckptools log train.log --card run.toml --fail-on warning
     """  # noqa: D301  click's mark for a block that keeps its lines
     from ckptools.workflows.log import log
 
-    return log(*files, card=card, **rule_settings(select, ignore), **how)
+    return log(*files, card=card, checkpoints=checkpoints, **rule_settings(select, ignore), **how)

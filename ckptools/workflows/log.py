@@ -20,7 +20,9 @@ from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.records import Log
 from ckptools.types.wording import join, say
+from ckptools.workflows.alignment import Alignment, align
 from ckptools.workflows.outcome import Outcome
+from ckptools.workflows.timeline import timeline
 
 #: points of a sparkline
 _POINTS = 24
@@ -34,6 +36,7 @@ class Logged:
 
     audit: Audit
     outcome: Outcome
+    alignment: Alignment | None = None
 
     @property
     def log(self) -> Log:
@@ -77,6 +80,7 @@ class Logged:
             "split": _split(self.audit),
             "warnings": _warnings(self.audit),
             "clipping": _clipping(self.audit),
+            **(self.alignment.document() if self.alignment else {}),
             **shared,
         }
 
@@ -106,6 +110,7 @@ class Logged:
                 level=1,
             ),
             *self.outcome.opening(),
+            *(self.alignment.view() if self.alignment else []),
             self._head,
             *_layer_table(self.audit),
             *_counterfactual_table(self.audit),
@@ -144,6 +149,7 @@ class Logged:
 def log(
     *paths: str | Path,
     card: str | Path | Card | None = None,
+    checkpoints: Sequence[str | Path] = (),
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     baseline: Sequence[str] = (),
@@ -155,12 +161,13 @@ def log(
     Parameters
     ----------
     card: a run card (or its path) with what the logs leave out.
+    checkpoints: files or folders of the same run, laid beside the log by step or epoch.
     select, ignore, baseline, limits: which LOG rules run, what is accepted, and their limits.
     fail_on: the least severity that makes ``exit_code`` 1: error, warning, or never.
 
     Raises
     ------
-    OpenError: a log cannot be read, or holds no training values.
+    OpenError: a log cannot be read, or holds no training values; there is no checkpoint.
     SettingsError: the card, a rule or a limit is wrong.
     """
     known = card if isinstance(card, Card) or card is None else read_card(Path(card))
@@ -169,7 +176,8 @@ def log(
     wanted = [one.code for one in chosen(select, ignore) if one.needs == ("log",)]
     judgement = judge(evidence, select=wanted or ("LOG",), ignore=ignore, baseline=baseline)
     outcome = Outcome(judgement, found.log.not_read, fail_on, rules_run=len(wanted))
-    return Logged(found, outcome)
+    beside = align(found.log, judgement.findings, timeline(*checkpoints)) if checkpoints else None
+    return Logged(found, outcome, beside)
 
 
 def segments(log: Log) -> int:
