@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from threading import Lock
 
@@ -54,6 +53,8 @@ def verify(
 
     def check(task: tuple[str, Record]) -> Fault | None:
         return _check(*task, ticker)
+
+    from concurrent.futures import ThreadPoolExecutor  # with logging; a listing checks nothing
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         found = pool.map(check, tasks)

@@ -19,7 +19,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,6 +83,8 @@ def _read_if_any(path: Path) -> Settings | None:
     """Return the settings in ``path``, or None when there is no file or no table of ours."""
     if not path.is_file():
         return None
+    import tomllib  # most folders have no such file
+
     try:
         table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

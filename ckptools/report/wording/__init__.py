@@ -8,7 +8,6 @@ What a catalogue lacks stays English.
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,8 +73,11 @@ def nouns(lang: str) -> Mapping[str, str]:
 
 @functools.cache
 def _catalogue(lang: str) -> dict[str, dict[str, str]]:
-    path = Path(__file__).parent / f"{lang}.toml"
-    return tomllib.loads(path.read_text("utf-8")) if lang != ENGLISH else {}
+    if lang == ENGLISH:
+        return {}
+    import tomllib  # English needs none
+
+    return tomllib.loads((Path(__file__).parent / f"{lang}.toml").read_text("utf-8"))
 
 
 def preferred(environ: Mapping[str, str]) -> str:
