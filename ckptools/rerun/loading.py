@@ -94,7 +94,8 @@ def read_weights(checkpoint: Checkpoint, model: nn.Module, *, lenient: bool = Fa
             where=checkpoint.path,
             next=f"the model has {next(iter(wanted), 'no weights')}; see ckptools inspect --list",
         )
-    held = _held(best)
+    held = _untied(_held(best), model)
+    wanted = {name: shape for name, shape in wanted.items() if name not in tied(model)}
     absent = [name for name in wanted if name not in held]
     frozen = _left_out(model, held)
     fit = Fit(
@@ -145,6 +146,28 @@ def _plain(keys: Iterable[str]) -> dict[str, str]:
     _, names = strip(keys)
     short = {key: _ADAPTER.sub(r".\1", name) for key, name in names.items()}
     return short if len(set(short.values())) == len(short) else names
+
+
+def tied(model: nn.Module) -> dict[str, str]:
+    """Return the names under which the model shows a tensor again, each with its first name."""
+    first: dict[tuple[int, int, tuple[int, ...]], str] = {}
+    again: dict[str, str] = {}
+    for name, value in model_state(model).items():
+        if value.numel():
+            place = (value.data_ptr(), value.storage_offset(), tuple(value.shape))
+            if first.setdefault(place, name) != name:
+                again[name] = first[place]
+    return again
+
+
+def _untied(held: Mapping[str, TensorRef], model: nn.Module) -> dict[str, TensorRef]:
+    """Return what is held, a tied tensor under its first name only.
+
+    Where a file holds it several times the last one counts: so does torch load it.
+    """
+    names = tied(model)
+    found = {name: ref for name, ref in held.items() if name not in names}
+    return found | {names[name]: ref for name, ref in held.items() if name in names}
 
 
 def _held(weights: WeightSet) -> dict[str, TensorRef]:
