@@ -10,7 +10,7 @@ import numpy as np
 from ckptools.logs.card import Card, Plan
 from ckptools.logs.gradients import Clipping, Warnings, clipping_of, warnings_of
 from ckptools.logs.losses import Equations, Recovered, Split, layer_weights, recover, weighted_sum
-from ckptools.logs.tables import Entry, Tables, tables_of
+from ckptools.logs.tables import Entry, Tables, earlier_aux_total, tables_of
 from ckptools.types.records import Log
 
 
@@ -122,7 +122,7 @@ def _with_counterfactuals(base: Audit, tables: Tables) -> Audit:
         )
         for plan in _plans(base)
     )
-    earlier = tables.earlier_aux_total(entry)
+    earlier = earlier_aux_total(base.log, entry)
     split = None
     if base.layers_before and base.layers_before != base.layers and earlier and entry.aux_total:
         under = weighted_sum(entry.layers, found.weights, base.layers_before)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from array import array
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.logs.terms import meaning
-from ckptools.types.records import UNKNOWN, Log, Statement
+from ckptools.logs.store import Parts
+from ckptools.logs.terms import Meanings, Pattern
+from ckptools.types.records import EXACT, UNKNOWN, Log, Part, Statement
+
+Whole = NDArray[np.int64]
 
 
 class _Names:
@@ -25,32 +30,61 @@ class _Names:
         return self.index.setdefault(name, len(self.index))
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """Many entries at once, in the order of the log: a line of a known shape each.
+
+    Attributes
+    ----------
+    kind: what :meth:`Builder.kind` gave for phase and keys of each.
+    epoch, iter, step: NaN or UNKNOWN where the line does not say.
+    opens: whether it opens an entry, or goes on with the one before.
+    ordered: whether it leads, and may tell a restart; of the training only.
+    value, digit: as in :class:`~ckptools.types.records.Part`.
+    """
+
+    kind: NDArray[np.int32]
+    epoch: NDArray[np.float64]
+    iter: NDArray[np.int64]
+    step: NDArray[np.int64]
+    opens: NDArray[np.bool_]
+    ordered: NDArray[np.bool_]
+    value: NDArray[np.float64]
+    digit: NDArray[np.int8]
+
+
 class Builder:
     """Takes the values of logs one after the other.
 
-    ``entry`` opens what belongs together (a line, an object); ``add`` puts values into it.  A
-    restart is an entry of training that lies at or before where the training already was.
+    ``entry`` opens what belongs together (a line, an object) and ``add`` puts values into it;
+    ``extend`` takes many entries at once.  A restart is an entry of training that lies
+    before where the training already was; a step that is logged again is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patterns: Sequence[Pattern] = ()) -> None:
         self.sources: list[str] = []
         self.formats: list[str] = []
-        self.statements: list[Statement] = []
         self.not_read: list[str] = []
-        self._templates = _Names()
-        self._pieces = {name: array("q") for name in _PIECES}
-        self._epochs, self._values, self._units = array("d"), array("d"), array("d")
+        self.count = self.entries = self.segments = 0
+        self._meaning = Meanings(patterns)
+        self._statements: dict[str, deque[tuple[int, Statement]]] = {}
+        self._stated = 0
+        self._kinds = _Names()
+        self._keys: list[frozenset[str]] = []
+        self._parts = Parts()
+        self._pending: dict[str, Any] = {n: array(code) for n, code in _CODES.items()}
         self._row = self._rows = UNKNOWN
         self._segment = 0
-        self._reached: dict[str, tuple[float, float]] = {}
+        self._reached: dict[int, tuple[float, float]] = {}
         self._place: tuple[str, float, int, int] = ("train", math.nan, UNKNOWN, UNKNOWN)
+        self._last: tuple[int, int] | None = None
 
     def start(self, source: str, kind: str) -> None:
         """Begin a file."""
         self.sources.append(source)
         self.formats.append(kind)
         self._row = self._rows = UNKNOWN
-        self._segment, self._reached = 0, {}
+        self._segment, self._reached, self._last = 0, {}, None
 
     def entry(
         self,
@@ -69,120 +103,220 @@ class Builder:
         """
         self._rows += row is None
         self._row = self._rows if row is None else row
-        self._place = (
-            phase,
+        place = (
             math.nan if epoch is None else float(epoch),
             UNKNOWN if iter is None else int(iter),
             UNKNOWN if step is None else int(step),
         )
+        self._place = (phase, *place)
         if phase == "train" and row is None and ordered:
-            self._note_restart(epoch, iter, step)
+            self._note_restart(*place)
         return self._row
 
-    def _note_restart(self, epoch: float | None, iter: int | None, step: int | None) -> None:
+    def _note_restart(self, epoch: float, iter: int, step: int) -> None:
         """Begin a segment when the training does not go forward."""
-        if step is not None:
-            kind, now = "step", (float(step), 0.0)
-        elif iter is not None:
-            kind, now = "iter", (-1.0 if epoch is None else float(epoch), float(iter))
-        elif epoch is not None and not float(epoch).is_integer():
-            kind, now = "epoch", (float(epoch), 0.0)
+        if step != UNKNOWN:
+            kind, now = _BY_STEP, (float(step), 0.0)
+        elif iter != UNKNOWN:
+            kind, now = _BY_ITER, (-1.0 if math.isnan(epoch) else epoch, float(iter))
+        elif not math.isnan(epoch) and not epoch.is_integer():
+            kind, now = _BY_EPOCH, (epoch, 0.0)
         else:
             return  # a summary of an epoch may be printed more than once
-        if kind in self._reached and now <= self._reached[kind]:
+        if kind in self._reached and now < self._reached[kind]:
             self._segment += 1
             self._reached.clear()
         self._reached[kind] = now
 
-    def add(self, key: str, value: float, unit: float = 0.0) -> None:
-        """Add a value under the log's own key; ``unit`` is one unit of its last printed digit."""
-        self.add_row((key,), (value,), (unit,))
+    def add(self, key: str, value: float, digit: int = EXACT) -> None:
+        """Add a value under the log's own key; ``digit`` is the power of its last digit."""
+        self.add_row((key,), (value,), (digit,))
 
     def add_text(self, key: str, text: str) -> None:
         """Add a value as it was printed, with the precision that its digits show."""
-        self.add(key, float(text), printed_unit(text))
+        self.add(key, float(text), last_digit(text))
 
     def add_row(
-        self, keys: tuple[str, ...], values: Iterable[float], units: Iterable[float] | None = None
+        self, keys: tuple[str, ...], values: Iterable[float], digits: Iterable[int] | None = None
     ) -> None:
-        """Add the values of one entry; without ``units`` they are printed in full precision."""
+        """Add the values of one entry; without ``digits`` they are printed in full precision."""
         phase, epoch, iter, step = self._place
-        pieces = self._pieces
-        pieces["run"].append(len(self.sources) - 1)
-        pieces["segment"].append(self._segment)
-        pieces["iter"].append(iter)
-        pieces["step"].append(step)
-        pieces["row"].append(self._row)
-        pieces["template"].append(self._templates((phase, keys)))
-        self._epochs.append(epoch)
-        self._values.extend(values)
-        self._units.extend(itertools.repeat(0.0, len(keys)) if units is None else units)
+        pending = self._pending
+        pending["segment"].append(self._segment)
+        pending["epoch"].append(epoch)
+        pending["iter"].append(iter)
+        pending["step"].append(step)
+        pending["row"].append(self._row)
+        pending["kind"].append(self.kind(phase, keys))
+        pending["value"].extend(values)
+        pending["digit"].extend(itertools.repeat(EXACT, len(keys)) if digits is None else digits)
+        last, self._last = self._last, (self._row, self._segment)
+        self.entries += last is None or last[0] != self._row
+        self.segments += last is None or last[1] != self._segment
+        self._grow(len(keys))
 
-    def state(self, statement: Statement) -> None:
-        """Note a statement."""
-        self.statements.append(statement)
+    def kind(self, phase: str, keys: tuple[str, ...]) -> int:
+        """Return the number under which entries of these keys are extended."""
+        return self._kinds((phase, keys))
+
+    def keys(self) -> list[frozenset[str]]:
+        """Return the keys of each kind of entries."""
+        if len(self._keys) < len(self._kinds.index):
+            self._keys = [frozenset(keys) for _, keys in self._kinds.index]
+        return self._keys
 
     @property
-    def count(self) -> int:
-        """Number of records so far."""
-        return len(self._values)
+    def row(self) -> int:
+        """Number of the open entry."""
+        return self._row
+
+    def extend(self, pieces: Pieces) -> None:
+        """Add many entries, as ``entry`` and ``add_row`` would one by one."""
+        if not len(pieces.kind):
+            return
+        row = self._rows + np.cumsum(pieces.opens, dtype=np.int64)
+        segment = self._segment + self._restarts(pieces)
+        self._row = self._rows = int(row[-1])
+        self._segment = int(segment[-1])
+        columns = {
+            "segment": segment,
+            "epoch": pieces.epoch,
+            "iter": pieces.iter,
+            "step": pieces.step,
+            "row": row,
+            "kind": pieces.kind,
+            "value": pieces.value,
+            "digit": pieces.digit,
+        }
+        for name, column in columns.items():
+            pending = self._pending[name]
+            pending.frombytes(np.ascontiguousarray(column, _DTYPES[name]).tobytes())
+        self._note(row, segment)
+        self._grow(len(pieces.value))
+
+    def _restarts(self, pieces: Pieces) -> Whole:
+        """Return how many restarts there were up to each piece."""
+        epoch, iter, step = pieces.epoch, pieces.iter, pieces.step
+        broken = np.floor(epoch) != epoch
+        rules = [step != UNKNOWN, iter != UNKNOWN, broken & ~np.isnan(epoch)]
+        kind = np.select(rules, [_BY_STEP, _BY_ITER, _BY_EPOCH], UNKNOWN)
+        counts = pieces.opens & pieces.ordered
+        major = np.select(rules, [step, np.nan_to_num(epoch, nan=-1.0), epoch], 0.0)
+        minor = np.where(kind == _BY_ITER, iter, 0).astype(np.float64)
+        starts = np.zeros(len(kind), np.int64)
+        suspects: list[tuple[int, int]] = []
+        last: dict[int, int] = {}
+        for one in (_BY_STEP, _BY_ITER, _BY_EPOCH):
+            at = np.flatnonzero(counts & (kind == one))
+            if not len(at):
+                continue
+            last[one] = int(at[-1])
+            a, b = major[at], minor[at]
+            back = (a[1:] < a[:-1]) | ((a[1:] == a[:-1]) & (b[1:] < b[:-1]))
+            suspects += zip(at[1:][back].tolist(), at[:-1][back].tolist(), strict=True)
+            if one in self._reached and (float(a[0]), float(b[0])) < self._reached[one]:
+                suspects.append((int(at[0]), UNKNOWN))
+        restart = UNKNOWN - 1  # a restart forgets what came before it
+        for place, before in sorted(suspects):
+            if before >= restart:
+                starts[place], restart = 1, place
+        if restart >= 0:
+            self._reached.clear()
+        for one, place in last.items():
+            if place >= restart:
+                self._reached[one] = (float(major[place]), float(minor[place]))
+        return np.cumsum(starts)
+
+    def _note(self, row: Whole, segment: Whole) -> None:
+        """Count entries and segments."""
+        last = self._last or (UNKNOWN, UNKNOWN)
+        self.entries += int(np.count_nonzero(np.diff(row, prepend=last[0])))
+        self.segments += int(np.count_nonzero(np.diff(segment, prepend=last[1])))
+        self._last = int(row[-1]), int(segment[-1])
+
+    def _grow(self, values: int) -> None:
+        """Count values, and close a part that is large enough."""
+        self.count += values
+        if len(self._pending["value"]) >= _VALUES or len(self._pending["row"]) >= _VALUES:
+            self._close()
+
+    def _close(self) -> None:
+        """Make a part of what is pending."""
+        found = {
+            name: np.frombuffer(column.tobytes(), _DTYPES[name])
+            for name, column in self._pending.items()
+        }
+        run = np.full(len(found["row"]), len(self.sources) - 1, np.int32)
+        self._parts.append(Part(run=run, **found))
+        self._pending = {name: array(code) for name, code in _CODES.items()}
+
+    def finish(self) -> None:
+        """End a file."""
+        if len(self._pending["row"]):
+            self._close()
+
+    def state(self, statement: Statement) -> None:
+        """Note a statement; of one kind no more than the last thousand are kept."""
+        self._stated += 1
+        kept = self._statements.setdefault(statement.kind, deque(maxlen=_STATEMENTS))
+        kept.append((self._stated, statement))
+
+    @property
+    def stated(self) -> int:
+        """Number of statements so far."""
+        return self._stated
 
     def build(self) -> Log:
         """Return everything collected."""
         phases, keys, terms = _Names(), _Names(), _Names()
-        templates = [
-            _columns(phase, names, phases, keys, terms) for phase, names in self._templates.index
-        ]
-        order = np.array(self._pieces["template"], np.int64)
-        lengths = np.array([table.shape[1] for table in templates], np.int64)[order]
-        tables = [templates[index] for index in order]
-        wide = np.concatenate(tables, axis=1) if tables else np.empty((4, 0), np.int32)
-
-        def spread(column: array[int] | array[float], dtype: type) -> Any:
-            return np.repeat(np.array(column, dtype), lengths)
-
+        kinds = tuple(
+            self._columns(phase, names, phases, keys, terms) for phase, names in self._kinds.index
+        )
+        stated = sorted(
+            (one for some in self._statements.values() for one in some), key=lambda one: one[0]
+        )
         return Log(
             sources=tuple(self.sources),
             formats=tuple(self.formats),
             phases=tuple(phases.index),
             keys=tuple(keys.index),
             terms=tuple(terms.index),
-            run=spread(self._pieces["run"], np.int32),
-            segment=spread(self._pieces["segment"], np.int32),
-            phase=wide[0],
-            epoch=spread(self._epochs, np.float64),
-            iter=spread(self._pieces["iter"], np.int64),
-            step=spread(self._pieces["step"], np.int64),
-            layer=wide[1],
-            term=wide[2],
-            value=np.array(self._values, np.float64),
-            key=wide[3],
-            unit=np.array(self._units, np.float64),
-            row=spread(self._pieces["row"], np.int64),
-            statements=tuple(self.statements),
+            kinds=kinds,
+            parts=self._parts,
+            statements=tuple(one for _, one in stated),
             not_read=tuple(self.not_read),
+            entries=self.entries,
+            segments=self.segments,
         )
 
-
-_PIECES = ("run", "segment", "iter", "step", "row", "template")
-
-
-def _columns(
-    phase: str, keys: tuple[str, ...], phases: _Names, names: _Names, terms: _Names
-) -> NDArray[np.int32]:
-    """Return phase, layer, term and key of each value that entries of one kind have."""
-    table = np.empty((4, len(keys)), np.int32)
-    for number, key in enumerate(keys):
-        means = meaning(key)
-        layer = UNKNOWN if means.layer is None else means.layer
-        table[:, number] = phases(means.phase or phase), layer, terms(means.term), names(key)
-    return table
+    def _columns(
+        self, phase: str, names: tuple[str, ...], phases: _Names, keys: _Names, terms: _Names
+    ) -> NDArray[np.int32]:
+        """Return phase, layer, term and key of each value that entries of one kind have."""
+        table = np.empty((4, len(names)), np.int32)
+        for number, key in enumerate(names):
+            means = self._meaning(key)
+            layer = UNKNOWN if means.layer is None else means.layer
+            table[:, number] = phases(means.phase or phase), layer, terms(means.term), keys(key)
+        return table
 
 
-def printed_unit(text: str) -> float:
-    """Return one unit of the last digit of a printed number, e.g. 0.01 for ``3.14``."""
+#: what a restart is told by
+_BY_STEP, _BY_ITER, _BY_EPOCH = 0, 1, 2
+#: values of one part, and statements of one kind that are kept
+_VALUES, _STATEMENTS = 1 << 20, 1000
+#: types of the columns while they grow, and then
+_CODES = {
+    "segment": "i", "epoch": "d", "iter": "q", "step": "q", "row": "q", "kind": "i",
+    "value": "d", "digit": "b",
+}  # fmt: skip
+_DTYPES = {name: np.dtype(code) for name, code in _CODES.items()}
+
+
+def last_digit(text: str) -> int:
+    """Return the power of ten of the last digit of a printed number, e.g. -2 for ``3.14``."""
     mantissa, _, exponent = text.lower().partition("e")
     if not mantissa[-1:].isdigit() and mantissa[-1:] != ".":
-        return 0.0  # nan and inf
-    decimals = len(mantissa.partition(".")[2])
-    return float(10.0 ** ((int(exponent) if exponent else 0) - decimals))
+        return EXACT  # nan and inf
+    power = int(exponent[:6]) if exponent else 0
+    return min(max(power - len(mantissa.partition(".")[2]), -127), 127)

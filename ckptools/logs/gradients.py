@@ -85,15 +85,15 @@ def warnings_of(log: Log) -> Warnings | None:
 def _named_steps(log: Log) -> list[int]:
     """Return the steps of single norms: extremes, which a series of every step would hide."""
     index = log.where(term="grad_norm")
-    steps = log.step[index]
-    return [] if len(index) > 20 else [int(step) for step in steps if step != UNKNOWN]
+    steps = log.pick("step", index) if len(index) <= 20 else ()
+    return [int(step) for step in steps if step != UNKNOWN]
 
 
 def clipping_of(log: Log, limit: float | None) -> Clipping | None:
     """Return how the norms of the log stand against ``limit`` (None: as the log states it)."""
     stated = [one.values[0] for one in log.statements if one.kind == "clip"]
     limit = limit if limit is not None else (stated[-1] if stated else None)
-    norms = log.value[log.where(term="grad_norm")]
+    norms = log.pick("value", log.where(term="grad_norm"))
     norms = norms[np.isfinite(norms)]
     if limit is None or limit <= 0 or not len(norms):
         return None

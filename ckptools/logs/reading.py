@@ -9,19 +9,29 @@ from pathlib import Path
 from ckptools.errors import CorruptFile, OpenError, UnknownFormat
 from ckptools.logs.builder import Builder
 from ckptools.logs.registry import readers
+from ckptools.logs.shapes import LONGEST_LINE
+from ckptools.logs.terms import patterns as compiled
 from ckptools.types.records import Log
 
 #: bytes that a reader may look at to recognise a file
 HEAD = 1 << 16
 
 
-def read(*paths: str | Path) -> Log:
+def read(*paths: str | Path, patterns: Sequence[str] = ()) -> Log:
     """Return the records of all logs, in the order given.
 
-    OpenError for what is no regular file, UnknownFormat where no reader finds a value in it,
-    CorruptFile where a reader recognises the file and it contradicts itself.
+    Parameters
+    ----------
+    patterns: regular expressions for keys of the user's own (:func:`ckptools.logs.terms.patterns`).
+
+    Raises
+    ------
+    OpenError: what is named is no regular file.
+    UnknownFormat: no reader finds a value in it.
+    CorruptFile: a reader recognises the file and it contradicts itself.
+    SettingsError: a pattern is none.
     """
-    builder = Builder()
+    builder = Builder(compiled(patterns))
     for path in paths:
         _read_one(Path(path), builder)
     return builder.build()
@@ -31,15 +41,16 @@ def _read_one(path: Path, builder: Builder) -> None:
     head = _head(path)
     ordered = sorted(readers.items(), key=lambda item: (item[1].order, item[0]))
     kind, reader = next(((k, r) for k, r in ordered if r.sniff(head)), (None, None))
-    before = builder.count + len(builder.statements)
+    before = builder.count + builder.stated
     if kind is not None and reader is not None:
         builder.start(str(path), kind)
         reader.read(path, builder)
-    if builder.count + len(builder.statements) == before:
+        builder.finish()
+    if builder.count + builder.stated == before:
         raise UnknownFormat(
             "no training values found in it",
             where=str(path),
-            next="ckptools log reads text, JSON, JSONL, CSV and TensorBoard logs",
+            next="ckptools log reads text, JSON, JSONL, CSV, TensorBoard and wandb logs",
         )
 
 
@@ -61,10 +72,6 @@ def looks_like_text(head: bytes) -> bool:
     text = head.decode("utf-8", "replace")
     odd = sum(text.count(char) for char in ("\ufffd", "\x01", "\x02", "\x03", "\x04"))
     return odd <= len(text) // 50 + 1
-
-
-#: characters of one line that are read; a longer one is cut
-LONGEST_LINE = 1 << 22
 
 
 def lines(path: Path) -> Iterator[str]:

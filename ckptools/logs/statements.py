@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterator
 
 from ckptools.types.records import Statement
 
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 EPOCH = re.compile(
     r"(?:\bepoch|轮次)\s*[:#：]?\s*\[?\s*(\d{1,15}(?:\.\d{1,15})?)|第\s*(\d{1,15})\s*(?:轮|个?epoch)",
     re.I,
 )
+STEP = re.compile(r"\b(?:global[_ ])?(?:step|iter(?:ation)?)\s*[:=#]?\s*\[?\s*(\d{1,18})", re.I)
 
-_LIST = re.compile(r"\[((?:\s*\d*\.?\d+\s*,?)+)\](?:\s*[*×]\s*(\d{1,3}))?")
+_WEIGHT_NUMBER = r"(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})"
+_LIST = re.compile(
+    rf"\[\s*({_WEIGHT_NUMBER}(?:(?:\s*,\s*|\s+){_WEIGHT_NUMBER})*)\s*,?\s*\]"
+    r"(?:\s*[*×]\s*(\d{1,3}))?"
+)
 _WEIGHT = re.compile(r"weight|权重", re.I)
 _CLIP = re.compile(
     r"(?:grad(?:ient)?[_ ]?clip\w*|clip[_ ]?(?:grad)?[_ ]?(?:norm)?|max_(?:grad_)?norm|梯度裁剪)"
@@ -64,7 +69,7 @@ def statements(text: str, *, line: int, epoch: float | None, plan: str) -> Itera
     if plan:
         yield from _of_plan(text, state)
         return
-    if match := _WARNINGS.search(text):
+    if (match := _WARNINGS.search(text)) and not STEP.search(text):  # of one step, it is no count
         yield state("warnings", _whole(match[1]))
     if match := _STEPS.search(text):
         yield state("steps", _whole(match[1] or match[2]))
@@ -91,7 +96,7 @@ def _weight_lists(text: str) -> Iterator[tuple[tuple[float, ...], str, float | N
         return
     found = list(_LIST.finditer(text))
     for number, match in enumerate(found):
-        values = tuple(float(value) for value in re.findall(r"\d*\.?\d+", match[1]))
+        values = tuple(float(value) for value in re.findall(_WEIGHT_NUMBER, match[1]))
         if match[2]:
             values *= int(match[2])
         start = found[number - 1].end() if number else 0

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.logs.losses import Equations
 from ckptools.logs.terms import is_loss
+from ckptools.logs.trends import series_of
 from ckptools.types.records import UNKNOWN, Log
 
 #: entries used to recover weights; more add no digits
 MOST_ENTRIES = 2000
+#: entries of a table
+MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -128,29 +132,52 @@ class Tables:
             layers,
         )
 
-    def earlier_aux_total(self, entry: Entry) -> tuple[float, float] | None:
-        """Return epoch and auxiliary total of the last epoch before ``entry``'s."""
-        total = self._column("aux_total")
-        if total is None or entry.epoch is None:
-            return None
-        known = np.isfinite(self.values[:, total]) & (self.epochs < entry.epoch)
+
+def earlier_aux_total(log: Log, entry: Entry) -> tuple[float, float] | None:
+    """Return epoch and auxiliary total of the last epoch before ``entry``'s."""
+    if entry.epoch is None:
+        return None
+    found: tuple[float, float] | None = None
+    for series in series_of(log, terms={"aux_total"}):
+        epochs = log.pick("epoch", series.index)
+        known = np.isfinite(series.values) & (epochs < entry.epoch) & (series.layer is None)
         if not known.any():
-            return None
-        last = np.flatnonzero(known & (self.epochs == self.epochs[known].max()))[-1]
-        return float(self.epochs[last]), float(self.values[last, total])
+            continue
+        last = np.flatnonzero(known & (epochs == epochs[known].max()))[-1]
+        if found is None or epochs[last] >= found[0]:
+            found = float(epochs[last]), float(series.values[last])
+    return found
 
 
 def tables_of(log: Log) -> Tables:
-    """Return the training entries of a log as a table, in the order of the log."""
-    train = np.flatnonzero(log.phase == _index(log.phases, "train"))
-    entries, row = _numbered(log.run[train], log.row[train])
-    pairs, column = _numbered(log.layer[train], log.term[train])
+    """Return the training entries of a log as a table, in the order of the log.
+
+    Of a log of very many entries these are as many evenly chosen ones, and the last.
+    """
+    last = max((int(part.row[-1]) for part in log.parts), default=0)
+    stride = max(1, log.entries // MOST_ROWS)
+    train = _index(log.phases, "train")
+    names = ("run", "row", "epoch", "layer", "term", "value", "unit")
+    found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
+    for part in log.parts:
+        pieces = (part.row % stride == 0) | (part.row > last - MOST_ENTRIES)
+        phase, *columns = log.columns(part, "phase", *names)
+        chosen = np.repeat(pieces, log.sizes(part)) & (phase == train)
+        for name, column in zip(names, columns, strict=True):
+            found[name].append(column[chosen])
+    joined = {n: np.concatenate(some) if some else np.empty(0, int) for n, some in found.items()}
+    return _table(log, joined)
+
+
+def _table(log: Log, columns: dict[str, NDArray[Any]]) -> Tables:
+    entries, row = _numbered(columns["run"], columns["row"])
+    pairs, column = _numbered(columns["layer"], columns["term"])
     values = np.full((len(entries), len(pairs)), np.nan)
     units = np.zeros_like(values)
-    values[row, column] = log.value[train]
-    units[row, column] = log.unit[train]
+    values[row, column] = columns["value"]
+    units[row, column] = columns["unit"]
     epochs = np.full(len(entries), np.nan)
-    epochs[row] = log.epoch[train]
+    epochs[row] = columns["epoch"]
     names = tuple((int(layer), log.terms[term]) for layer, term in pairs)
     return Tables(names, values, units, epochs)
 

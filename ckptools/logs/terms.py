@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+from ckptools.errors import SettingsError
 
 #: first match wins; ``n`` is the layer, ``a`` and ``b`` what stands around it
 _LAYERS = (
@@ -52,7 +55,7 @@ _NAMED = {
 }
 #: what stands in a log beside losses and never belongs into a total
 _NOT_A_LOSS = re.compile(
-    r"^(?:total|aux_total|(?:base_|train_)?lr(?:[/_.].*)?|grad_norm.*|time|data_time|memory|eta|epoch|"
+    r"^(?:total|aux_total|gradient_warning|(?:base_|train_)?lr(?:[/_.].*)?|grad_norm.*|time|data_time|memory|eta|epoch|"
     r"iter|step|accuracy|.*_?acc(?:uracy)?|.*map.*|.*runtime|.*_per_second|n_parameters|clipped|"
     r"loss_scale|class_error|valid.*|total_flos|.*unscaled|momentum|.*_ema|cardinality.*|.*ratio)$",
     re.I,
@@ -66,6 +69,67 @@ class Meaning:
     term: str
     layer: int | None
     phase: str | None
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Keys of the user's own: a regular expression for a whole key.
+
+    Its groups ``term``, ``layer`` and ``phase`` say what the key means; without ``term`` the key
+    is the term.
+    """
+
+    expression: re.Pattern[str]
+
+    def meaning(self, key: str) -> Meaning | None:
+        """Return what a key means, or None where the expression does not match it."""
+        match = self.expression.fullmatch(key)
+        if match is None:
+            return None
+        said = match.groupdict()
+        layer, phase = said.get("layer"), said.get("phase")
+        return Meaning(
+            said.get("term") or key,
+            int(layer) if layer and layer.isdecimal() and len(layer) < 9 else None,
+            _PHASE_WORDS.get(phase.lower(), "train") if phase else None,
+        )
+
+
+_PHASE_WORDS = {"val": "val", "valid": "val", "validation": "val", "eval": "val", "test": "test"}
+
+
+def patterns(expressions: Iterable[str]) -> tuple[Pattern, ...]:
+    r"""Return patterns for keys that no family of ours describes, the first to be tried first.
+
+    For example ``(?P<term>\w+)@L(?P<layer>\d+)`` reads ``pts@L3`` as pts of layer 3.
+    SettingsError for what is no regular expression, or has other groups.
+    """
+    found = []
+    for text in expressions:
+        try:
+            expression = re.compile(text)
+        except (re.error, TypeError, RecursionError, OverflowError) as error:
+            raise SettingsError(f"no regular expression: {text!r}: {error}") from error
+        others = set(expression.groupindex) - {"term", "layer", "phase"}
+        if others or not expression.groupindex:
+            raise SettingsError(
+                f"the groups of {text!r} are {sorted(expression.groupindex)}",
+                next="name them (?P<term>…), (?P<layer>…) and (?P<phase>…)",
+            )
+        found.append(Pattern(expression))
+    return tuple(found)
+
+
+class Meanings:
+    """What keys mean, the user's patterns first."""
+
+    def __init__(self, own: Sequence[Pattern] = ()) -> None:
+        self.own = tuple(own)
+
+    def __call__(self, key: str) -> Meaning:
+        """Return phase, term and layer of a key."""
+        said = (one.meaning(key) for one in self.own)
+        return next((one for one in said if one is not None), None) or meaning(key)
 
 
 @lru_cache(maxsize=65536)

@@ -11,17 +11,25 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ckptools.logs.builder import Builder, printed_unit
-from ckptools.logs.reading import lines, looks_like_text
+import numpy as np
+
+from ckptools.logs.builder import Builder, last_digit
+from ckptools.logs.learning import TALK, Learner, Lines, Said, Span, by_line, read_lines
+from ckptools.logs.reading import looks_like_text
 from ckptools.logs.registry import readers
 
 _ENTRY = re.compile(
     r"\b(?P<unit>Epoch|Iter)\s*(?:\((?P<phase>train|val|test)\))?\s*"
     r"\[\s*(?P<a>\d{1,18})(?:/\s*\d+)?\](?:\[\s*(?P<b>\d{1,18})(?:/\s*\d+)?\])?\s+(?=[\w./-]+: )"
 )
-_PAIR = re.compile(r"([\w./-]+): +([-+]?(?:[\d.]+(?:e[-+]?\d+)?|nan|inf))(?=[,\s]|$)", re.I)
-_ETA = re.compile(r"\beta: (?:\d+ days?, )?[\d:]+,?")
+_PAIR = re.compile(
+    r"(?<![^\s,])(?!eta:)([^\s,:]+): +"
+    r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?(?:nan|inf))(?=[,\s]|$)",
+    re.I,
+)
 _TIMING = {"time", "data_time", "memory", "eta"}
+#: of the validation: says nothing about restarts
+_ASIDE = 1
 
 
 class MmText:
@@ -36,60 +44,60 @@ class MmText:
         text = head.decode("utf-8", "replace")
         return bool(_ENTRY.search(text)) or " - mmengine - " in text
 
-    def read(self, path: Path, builder: Builder) -> None:
-        """Read line by line."""
-        kinds: Kinds = {}
-        for line in lines(path):
-            if "[" in line and (match := _ENTRY.search(line)) is not None:
-                _take(line, match, builder, kinds)
+    def read(self, path: Path, builder: Builder, *, together: bool = True) -> None:
+        """Read the lines, ``together`` where their shapes are known."""
+
+        def take(line: str, number: int) -> None:
+            _take(line, builder)
+
+        def extend(lines: Lines, start: int, stop: int) -> None:
+            opens = np.ones(stop - start, np.bool_)
+            ordered = lines.flags[start:stop] != _ASIDE
+            builder.extend(lines.pieces(start, stop, opens=opens, ordered=ordered))
+
+        if together:
+            read_lines(path, Learner(understand, builder), take, extend)
+        else:
+            by_line(path, take)
 
 
-#: words before the numbers of a line -> keys and units; the formats are fixed, so both are
-#: worked out once for each kind of line
-Kinds = dict[tuple[str, ...], tuple[tuple[str, ...], tuple[float, ...]]]
-
-
-def _take(line: str, match: re.Match[str], builder: Builder, kinds: Kinds) -> None:
-    """Add the values of one line."""
-    keys, values, units = _values(line[match.end() :], kinds)
-    phase = match["phase"] or "train"
-    if not keys or (phase != "train" and _TIMING.issuperset(keys)):
-        return  # a progress line of the validation
-    first, second = int(match["a"]), match["b"]
-    if match["unit"] == "Iter":
-        builder.entry(phase=phase, iter=first)
-    else:
-        within = int(second) if second and phase == "train" else None
-        builder.entry(phase=phase, epoch=first, iter=within)
-    builder.add_row(keys, values, units)
-
-
-def _values(text: str, kinds: Kinds) -> tuple[tuple[str, ...], list[float], tuple[float, ...]]:
-    """Return keys, numbers and units; the usual line is split, a stranger one searched."""
-    if "eta: " in text:
-        text = _ETA.sub("", text, count=1)
-    words = text.replace(",", " ").split()
-    names, numbers = tuple(words[::2]), words[1::2]
-    try:
-        values = list(map(float, numbers))
-    except ValueError:
-        return _searched(text)
-    if names not in kinds:
-        if len(names) != len(numbers) or not all(name.endswith(":") for name in names):
-            return _searched(text)
-        keys = tuple(name.removesuffix(":") for name in names)
-        kinds[names] = keys, tuple(map(printed_unit, numbers))
-    return kinds[names][0], values, kinds[names][1]
-
-
-def _searched(text: str) -> tuple[tuple[str, ...], list[float], tuple[float, ...]]:
-    """Return keys, numbers and units wherever they stand."""
-    found = [pair for pair in _PAIR.findall(text) if pair[0] != "eta"]
-    return (
-        tuple(key for key, _ in found),
-        [float(number) for _, number in found],
-        tuple(printed_unit(number) for _, number in found),
+def understand(line: str) -> Said:
+    """Return what a line says; a progress line of the validation is talk."""
+    match = _ENTRY.search(line) if "[" in line else None
+    pairs = [] if match is None else list(_PAIR.finditer(line, match.end()))
+    keys = tuple(pair[1] for pair in pairs)
+    phase = (match and match["phase"]) or "train"
+    if match is None or not keys or (phase != "train" and _TIMING.issuperset(keys)):
+        return TALK
+    epochs = match["unit"] == "Epoch"
+    within: Span | None = match.span("b") if match["b"] and phase == "train" else None
+    return Said(
+        keys,
+        tuple(_number(line, pair.span(2)) for pair in pairs),
+        phase,
+        epoch=match.span("a") if epochs else None,
+        iter=within if epochs else match.span("a"),
+        exact=tuple(pair.span(1) for pair in pairs),
+        flags=0 if phase == "train" else _ASIDE,
     )
+
+
+def _number(line: str, span: Span) -> Span | float:
+    """Return where a number stands, or the value of a word such as nan."""
+    return span if line[span[1] - 1] in "0123456789." else float(line[slice(*span)])
+
+
+def _take(line: str, builder: Builder) -> None:
+    """Add the values of one line."""
+    said = understand(line)
+    if not said.keys:
+        return
+    places = (said.epoch, said.iter)
+    epoch, iter = (None if one is None else int(line[slice(*one)]) for one in places)
+    builder.entry(phase=said.phase, epoch=epoch, iter=iter)
+    texts = [one if isinstance(one, float) else line[slice(*one)] for one in said.values]
+    digits = [last_digit(str(one)) for one in texts]
+    builder.add_row(said.keys, map(float, texts), digits)
 
 
 readers.add("mm-text", MmText())
