@@ -38,3 +38,9 @@ def variance_decay(
     limit = np.where(newer < 0, -1.0, newer + UNDERFLOW[dtype] / momentum)
     judged = np.isfinite(older) & np.isfinite(newer)
     return compared("variance-decay", power(rate, batches) * older, limit, judged=judged)
+
+
+def lowest_breaks(lowest: float, batches: int, momentum: float, dtype: str) -> bool:
+    """Return whether the lowest variance of a layer cannot be, from 1 in so many batches."""
+    result = variance_decay(np.array([lowest]), batches, momentum=momentum, dtype=dtype)
+    return result.above > 0

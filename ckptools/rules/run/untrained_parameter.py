@@ -79,11 +79,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _known(checkpoint: Checkpoint, weights: WeightSet) -> set[str] | None:
-    """Return the names that the set's optimizers know, None unless all their states are named."""
+    """Return the names that the set's optimizers know, None unless all their states are named.
+
+    Names given by order need states to go by: before the first step they are shapes short.
+    """
     ours = [one for one in checkpoint.optimizers if one.set == weights.name]
     states = [state for one in ours for state in one.states]
     settled = all(s.name is not None and s.standing in ("sure", "by_order") for s in states)
-    if not states or not settled or AVERAGED.search(weights.name):
+    seen = sum(state.has_state or one.matched_by == "names" for one in ours for state in one.states)
+    if seen <= len(states) / 2 or not settled or AVERAGED.search(weights.name):
         return None
     return {str(state.name) for state in states}
 
