@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ckptools.logs.builder import Builder
+from ckptools.logs.protobuf import Damaged, fields
 from ckptools.logs.registry import readers
 
 #: bytes of one event; pictures are larger than scalars, and nothing is larger than this
 LARGEST = 1 << 28
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class TensorBoard:
@@ -35,31 +35,27 @@ class TensorBoard:
             try:
                 for event in _records(file):
                     _take(event, builder)
-            except _Damaged as error:
+            except Damaged as error:
                 builder.not_read.append(f"{path}: {error}")
-
-
-class _Damaged(Exception):
-    """The file breaks off."""
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:
     while header := file.read(12):
         length = int.from_bytes(header[:8], "little")
         if len(header) < 12 or length > LARGEST:
-            raise _Damaged(f"no record at byte {file.tell() - len(header)}")
+            raise Damaged(f"no record at byte {file.tell() - len(header)}")
         event = file.read(length)
         if len(event) < length or len(file.read(4)) < 4:
-            raise _Damaged("the last record is cut")
+            raise Damaged("the last record is cut")
         yield event
 
 
 def _take(event: bytes, builder: Builder) -> None:
     """Add the scalars of one event."""
-    fields = list(_fields(event))
-    step = next((value for number, value in fields if number == 2), 0)
+    parts = list(fields(event))
+    step = next((value for number, value in parts if number == 2), 0)
     scalars: dict[str, float] = {}
-    for number, summary in fields:
+    for number, summary in parts:
         if number == 5 and isinstance(summary, bytes):
             scalars |= _scalars(summary)
     if scalars:
@@ -72,9 +68,9 @@ def _take(event: bytes, builder: Builder) -> None:
 def _scalars(summary: bytes) -> dict[str, float]:
     """Return value by tag."""
     found: dict[str, float] = {}
-    for number, content in _fields(summary):
+    for number, content in fields(summary):
         if number == 1 and isinstance(content, bytes):
-            value = dict(_fields(content))
+            value = dict(fields(content))
             tag, number_of = value.get(1), _scalar(value)
             if isinstance(tag, bytes) and number_of is not None:
                 found[tag.decode("utf-8", "replace")] = number_of
@@ -89,47 +85,12 @@ def _scalar(value: dict[int, int | bytes]) -> float | None:
     tensor = value.get(8)
     if not isinstance(tensor, bytes):
         return None
-    fields = dict(_fields(tensor))
+    parts = dict(fields(tensor))
     for number in (4, 5, 6):  # tensor_content, float_val, double_val
-        content = fields.get(number)
+        content = parts.get(number)
         if isinstance(content, bytes) and len(content) in (4, 8):
             return float(struct.unpack("<f" if len(content) == 4 else "<d", content)[0])
     return None
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield number and content of each field; _Damaged where the message contradicts itself."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            length, position = _varint(message, position)
-        elif kind in (_FIXED64, _FIXED32):
-            length = 8 if kind == _FIXED64 else 4
-        else:
-            raise _Damaged(f"a field of unknown kind {kind}")
-        if position + length > len(message):
-            raise _Damaged("a field reaches beyond its record")
-        yield number, message[position : position + length]
-        position += length
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            break
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise _Damaged("a number without end")
 
 
 readers.add("tensorboard", TensorBoard())
