@@ -1,6 +1,6 @@
 """Random corruptions of a lanes run: how many of the harmful ones are found from adjacent epochs.
 
-    python -m benchmarks.diagnosis.sweep FOLDER [--harmful 120] [--size small] [--seed 0]
+    python -m benchmarks.diagnosis.sweep FOLDER [--harmful 100] [--size small] [--seed 0]
 
 Draws a kind of damage of the weights and its strength, plants it in an epoch of one of the zoo's
 lanes runs, and asks the task itself for the validation loss.  Where that rises by 10 % or more the
@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--harmful", type=int, default=120)
+    parser.add_argument("--harmful", type=int, default=100)
     parser.add_argument("--size", default="small", choices=("small", "full"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, default=3, help="lanes runs")
+    parser.add_argument("--seeds", type=int, default=2, help="lanes runs")
     parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -113,16 +114,21 @@ def _drawn(chosen: list[Run], key: str, seed: int, number: int, scratch: Path) -
     loss = _loss(patient, one)
     harm = math.log(loss / (one.losses[epoch] or 1.0)) if math.isfinite(loss) else 99.0
     told |= {"places": places, "loss": loss, "harm": harm}
-    if harm < HARM and rng.random() > 0.2:
+    if harm < HARM and rng.random() > 0.1:
         return told
     scratch.mkdir(parents=True, exist_ok=True)
     target = scratch / one.files[epoch].name
     torch.save(patient.state, target)
-    before = one.files[epoch - 1 : epoch]
-    damaged, healthy = judged(target, before), judged(one.files[epoch], before)
+    damaged = judged(target, one.files[epoch - 1 : epoch])["findings"]
     shutil.rmtree(scratch)
-    worth = outcome(damaged["findings"], healthy["findings"], places)
-    return told | {"worth": worth, "findings": damaged["findings"]}
+    worth = outcome(damaged, _healthy(one.files[epoch], one.files[epoch - 1]), places)
+    return told | {"worth": worth, "findings": damaged}
+
+
+@cache
+def _healthy(path: Path, before: Path) -> list[list[str]]:
+    """Return what is found in a healthy epoch, judged once."""
+    return judged(path, [before])["findings"]  # type: ignore[no-any-return]
 
 
 def _loss(patient: Patient, one: Run) -> float:
