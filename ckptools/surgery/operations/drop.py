@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from ckptools.errors import OperationError
 from ckptools.surgery import renaming
 from ckptools.surgery.edits import Edits
-from ckptools.surgery.operation import MODULE, SET, chosen, operation, weight_set
+from ckptools.surgery.operation import (
+    MODULE,
+    SET,
+    chosen,
+    operation,
+    standing_notes,
+    states_of,
+    weight_set,
+)
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.plan import TensorChange
 
@@ -34,6 +45,8 @@ def drop(checkpoint: Checkpoint, *, module: tuple[str, ...], set: str | None = N
     edits.changes += [
         TensorChange(old, "rename", new) for old, new in names.items() if new is not None
     ]
+    states = states_of(checkpoint, [one for one in everything if one.name in names])
+    edits.notes += standing_notes(states.values())
     edits.notes += _notes(checkpoint, everything, gone)
     if len(sets) > 1:
         edits.notes.append(f"The same was done in {', '.join(one.name for one in sets)}.")
@@ -96,8 +109,16 @@ def _notes(
             )
         notes += [
             f"The saved setting {name} still says {before}."
-            for name, value in checkpoint.run.hyperparameters.items()
+            for name, value in _settings(checkpoint)
             if value == before and type(value) is int
             and any(word in name.lower() for word in ("layer", "depth", "block"))
         ]  # fmt: skip
     return notes
+
+
+def _settings(checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
+    """Yield what the file, or a configuration beside it, says about the model."""
+    yield from checkpoint.run.hyperparameters.items()
+    for file, said in (checkpoint.container.metadata.get("json") or {}).items():
+        if isinstance(said, dict):
+            yield from ((f"{name} of {file}", value) for name, value in said.items())

@@ -6,6 +6,7 @@ import re
 
 from ckptools.errors import InvalidParameter, NoSuchTensor
 from ckptools.names import patterns
+from ckptools.names.prefixes import without_wrappers
 from ckptools.surgery import renaming
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import SET, Option, operation, weight_set
@@ -30,6 +31,8 @@ def rename(checkpoint: Checkpoint, *, module: str, to: str, set: str | None = No
     the expression is found.  Wrapper prefixes stay as they are.
     """
     tensors = weight_set(checkpoint, set)
+    if not module.startswith("re:"):
+        module, to = without_wrappers(module), without_wrappers(to)
     names = _renamed([tensor.name for tensor in tensors], module, to)
     changed = [tensor for tensor in tensors if tensor.name in names]
     sets = renaming.likewise(checkpoint, changed)
