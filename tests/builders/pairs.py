@@ -1,4 +1,4 @@
-"""Evidence from two files of a small run, the newer one with a fault in it; and some faults."""
+"""Evidence from two files of a small run, the newer one with a fault in it; and the 17 faults."""
 
 from __future__ import annotations
 
@@ -87,6 +87,16 @@ def reinitialise(name: str) -> Fault:
     return weight(name, edit)
 
 
+def reinitialise_block(state: State) -> None:
+    def edit(name: str, tensor: torch.Tensor) -> None:
+        if tensor.ndim > 1:
+            reinitialise(name)(state)
+        else:
+            tensor.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+
+    over_block(state, 2, edit)
+
+
 def noise(tensor: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(8)
     tensor.add_(torch.randn(tensor.shape, generator=generator) * tensor.std())
@@ -109,3 +119,28 @@ def old_step(state: State) -> None:
 
 def overflow(tensor: torch.Tensor) -> None:
     tensor.copy_((tensor * 3e5).half().float())
+
+
+def stale_block(state: State) -> None:
+    older = torch.load(run()[1], weights_only=True)["model"]
+    over_block(state, 1, lambda name, tensor: tensor.copy_(older[name]))
+
+
+#: fault, and the beginnings of the names that may stand first
+FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
+    "f01 NaN": (weight(FC1, lambda t: t.view(-1)[5].fill_(float("nan"))), (FC1,)),
+    "f02 exponent bit 30": (flip_bit(30), (FC1,)),
+    "f02b exponent bit 26": (flip_bit(26), (FC1,)),
+    "f03 block times ten": (scale_block, ("blocks.0",)),
+    "f04 zeros": (weight(FC1, lambda t: t.zero_()), (FC1,)),
+    "f05 blocks swapped": (swap_blocks, ("blocks.0", "blocks.2")),
+    "f06 projection re-initialised": (reinitialise("proj.weight"), ("proj",)),
+    "f06b block re-initialised": (reinitialise_block, ("blocks.2",)),
+    "f07 sign flipped": (weight(FC1, lambda t: t.neg_()), (FC1,)),
+    "f08 noise": (weight(FC1, noise), (FC1,)),
+    "f09 second moment zeroed": (zero_second_moment, (FC1,)),
+    "f10 states exchanged": (exchange_states, ("blocks.0.fc1", "blocks.2.fc1")),
+    "f11 step mismatch": (old_step, (FC1,)),
+    "f13 half-precision overflow": (weight(FC1, overflow), (FC1,)),
+    "f14 stale block": (stale_block, ("blocks.1",)),
+}
