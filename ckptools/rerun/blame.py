@@ -1,92 +1,246 @@
-"""What a short training of several arms says about optimizer state and learning rate."""
+"""What a short training of several arms says: whether the checkpoint breaks, and what is to blame.
+
+Two arms train on the same batches with the same random numbers.  After every step the log ratio of
+their losses on the next batch, which neither has seen, is a bet (:mod:`ckptools.rerun.statistics`):
+one side bets that the first arm is worse by more than :data:`MARGIN`, the other that it is not, and
+whoever wins ends the training, at any step, with an error of at most alpha.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from ckptools.rerun.dynamics import differences, losses, paired
-from ckptools.types.verdict import ArmResult, Rung, Verdict
-from ckptools.types.wording import say
+from ckptools.rerun.measuring import log_ratio
+from ckptools.rerun.statistics import ALPHA, Course, compare, follow, steps_needed
+from ckptools.types.verdict import ArmResult, Rung, Trial, Verdict
+from ckptools.types.wording import Wording, say
 
-#: a log ratio of losses below this is what healthy arms differ by
-LIMIT = 0.1
+#: paired arms of healthy checkpoints stay within .14 of each other, sick ones .44 apart and more
+MARGIN = 0.2
+CLIP = 0.7
+#: an arm whose validation loss has risen by this log ratio has broken
+BROKEN = 0.25
 
 
-def healthy(arms: Sequence[ArmResult], start: Mapping[str, float]) -> tuple[Rung, bool | None]:
-    """Return the rung, and whether as-is got worse by more than a tenth; None: seeds differ.
+def paired_steps(one: ArmResult, other: ArmResult, offset: float = 0.0) -> Iterator[float]:
+    """Yield the log ratios of two arms' losses, step by step, seed by seed.
 
-    ``start`` holds the loss before training of the arms ``as-is`` and ``earlier``.
+    The first step of a seed is left out: nothing has been trained yet.  ``offset`` is by how much
+    the untrained weights differ on common batches.  An arm whose training has ended at a loss or
+    gradient of no number is infinitely worse from there on.
     """
-    changes = _changes(arms, "as-is", start["as-is"])
-    effect, interval = paired(changes)
-    past, _ = paired(_changes(arms, "earlier", start["earlier"]))
-    worse = True if _above(changes) else None if effect > LIMIT else False
-    words = {
-        True: say("it breaks"),
-        False: say("it trains on as it should"),
-        None: say("seeds disagree"),
-    }
-    message = say(
-        "a short training changes the loss by {effect:+.1%} (log ratio), that of "
-        "the earlier checkpoint by {past:+.1%}: {words}",
-        effect=effect,
-        past=past,
-        words=words[worse],
-    )
+    for a, b in zip(one.trials, other.trials, strict=True):
+        length = max(len(a.loss), len(b.loss))
+        for step in range(1, max(length, 2)):
+            yield log_ratio(_loss(a, step), _loss(b, step)) - offset
+
+
+def _loss(trial: Trial, step: int) -> float:
+    """Return the loss before a step; inf once the training has broken off."""
+    if step < len(trial.loss):
+        return trial.loss[step]
+    broke = bool(trial.gradient_norm) and not math.isfinite(trial.gradient_norm[-1])
+    broke = broke or (bool(trial.loss) and not math.isfinite(trial.loss[-1]))
+    return math.inf if broke else trial.loss[-1] if trial.loss else math.nan
+
+
+def course(one: ArmResult, other: ArmResult, offset: float = 0.0, share: int = 1) -> Course:
+    """Return which of two arms is worse; alpha is shared among so many comparisons."""
+    values = paired_steps(one, other, offset)
+    return follow(values, margin=MARGIN, clip=CLIP, alpha=ALPHA / share)
+
+
+def change(arm: ArmResult, before: float) -> list[float]:
+    """Return the log ratios of the validation loss after training to that before, by seed."""
+    return [log_ratio(trial.evaluate["loss"], before) for trial in arm.trials]
+
+
+def broken(arm: ArmResult, before: float) -> bool:
+    """Return whether training made the validation loss worse by :data:`BROKEN` on average."""
+    changes = change(arm, before)
+    return sum(changes) / len(changes) > BROKEN
+
+
+@dataclass
+class Dynamics:
+    """The arms of one climb, and what they are compared on.
+
+    Attributes
+    ----------
+    arms: results by name.
+    before: validation loss before training, by arm.
+    offset: log ratio of the untrained checkpoint to the untrained earlier one, on common batches.
+    loss_weights: the weights of the loss terms are known to have changed since the run.
+    """
+
+    arms: dict[str, ArmResult] = field(default_factory=dict)
+    before: dict[str, float] = field(default_factory=dict)
+    offset: float = 0.0
+    loss_weights: bool = False
+
+    def first(self) -> Course:
+        """Return how the checkpoint does against the earlier one."""
+        return course(self.arms["as-is"], self.arms["earlier"], self.offset)
+
+    def rung(self, found: Course) -> Rung:
+        """Return the rung of the first comparison."""
+        means = [_mean(seed) for seed in _by_seed(self.arms["as-is"], self.arms["earlier"])]
+        return Rung(
+            "dynamics",
+            found.worse is not None,
+            found.effect,
+            compare([m - self.offset for m in means]).interval if len(means) > 1 else None,
+            MARGIN,
+            message=_first_words(found),
+            evidence={
+                "as-is": _mean(change(self.arms["as-is"], self.before["as-is"])),
+                "earlier": _mean(change(self.arms["earlier"], self.before["earlier"])),
+                "steps": found.steps,
+                "odds_worse": found.above,
+                "odds_not_worse": found.below,
+                "odds_that_decide": 1.0 / ALPHA,
+            },
+        )
+
+    def cleared(self, rung: Rung) -> Verdict:
+        """Return the verdict where the checkpoint trains no worse than the earlier one."""
+        both = all(broken(self.arms[n], self.before[n]) for n in ("as-is", "earlier"))
+        if both and not self.loss_weights:
+            reason = say("the earlier checkpoint breaks in the same way at these learning rates")
+            return Verdict("refuted", "learning-rate", reason)
+        if self.loss_weights:
+            reason = say(
+                "the weights of the loss terms are not those of the log; under them the "
+                "checkpoint trains no worse than the earlier one"
+            )
+            return Verdict("refuted", "loss-weights", reason)
+        return Verdict("refuted", "none", rung.message)
+
+    def open(self, found: Course) -> Verdict:
+        """Return the verdict where neither side has won."""
+        needed = steps_needed(found)
+        if needed is None:
+            more = say("more steps: the two arms lie close to the margin")
+        else:
+            more = say(
+                "about {steps} steps at this pace (now {now})", steps=needed, now=found.steps
+            )
+        return Verdict("undecided", "undecided", _first_words(found), would_decide=more)
+
+    def blamed(self) -> Verdict:
+        """Return the verdict once the checkpoint breaks: whoever else breaks shares the cause."""
+        share = 2
+        if "earlier-at-these-rates" in self.arms:
+            rates = course(self.arms["earlier-at-these-rates"], self.arms["earlier"], 0.0, share)
+            if rates.worse:
+                reason = say(
+                    "the earlier checkpoint breaks in the same way at these learning rates"
+                )
+                return Verdict("refuted", "learning-rate", reason)
+        reset = course(self.arms["as-is"], self.arms["optimizer-reset"], 0.0, share)
+        if reset.worse:
+            reason = say(
+                "training breaks with the saved optimizer state, and neither with a fresh one nor "
+                "from the earlier checkpoint"
+            )
+            return Verdict("supported", "optimizer", reason, None, "global")
+        fresh = self._fresh(share)
+        if fresh is not None and fresh.worse:
+            reason = say(
+                "training breaks with a fresh optimizer state too, and does not from the earlier "
+                "checkpoint with a fresh one: the weights carry it"
+            )
+            return Verdict("supported", "weights", reason, None, "global")
+        reason = say("training breaks, and no arm tells what is to blame")
+        return Verdict(
+            "undecided",
+            "undecided",
+            reason,
+            would_decide=say("more steps, or an earlier checkpoint further back"),
+        )
+
+    def _fresh(self, share: int) -> Course | None:
+        """Return how both do with a fresh optimizer state."""
+        if "earlier-reset" not in self.arms:
+            return None
+        one, other = self.arms["optimizer-reset"], self.arms["earlier-reset"]
+        return course(one, other, self.offset, share)
+
+
+def alone(as_is: ArmResult, reset: ArmResult, before: float) -> tuple[Rung, Verdict | None]:
+    """Return what one checkpoint's own training tells: whether its optimizer state breaks it.
+
+    Damage of the state is supported when training breaks with it and holds without it; a reset
+    that merely helps says nothing, since resets help healthy models too.
+    """
+    effect = _mean(change(as_is, before))
+    found = course(as_is, reset, share=1)
+    bad = broken(as_is, before)
+    verdict = None
+    if bad and found.worse and not broken(reset, before):
+        message = say(
+            "training breaks with the saved optimizer state (the loss changes by {effect:+.1%}, "
+            "log ratio) and holds with a fresh one",
+            effect=effect,
+        )
+        verdict = Verdict("supported", "optimizer", message, None, "global")
+    elif bad:
+        message = say(
+            "training breaks with a fresh optimizer state too: weights, learning rate or data"
+        )
+    else:
+        message = say(
+            "a short training changes the loss by {effect:+.1%} (log ratio): it does not break",
+            effect=effect,
+        )
+    evidence = {"as-is": effect, "optimizer-reset": _mean(change(reset, before))}
     rung = Rung(
         "dynamics",
-        worse is False,
+        verdict is not None,
         effect,
-        interval,
-        LIMIT,
+        limit=BROKEN,
         message=message,
-        evidence={"as-is": effect, "earlier": past},
+        evidence=evidence,
     )
-    return rung, worse
+    return rung, verdict
 
 
-def blamed(
-    rung: Rung, arms: Sequence[ArmResult], start: Mapping[str, float]
-) -> tuple[Rung, Verdict]:
-    """Return rung and verdict once as-is breaks: whoever else breaks shares the cause.
-
-    The earlier checkpoint breaking too speaks against the learning rate; otherwise training that
-    holds with a fresh optimizer state speaks against the saved one.
-    """
-    fresh = list(differences(_losses(arms, "as-is"), _losses(arms, "optimizer-reset")))
-    evidence = rung.evidence | {"as-is over optimizer-reset": paired(fresh)[0]}
-    rated = [one.name for one in arms if one.name in ("earlier", "earlier-at-these-rates")]
-    broken = [n for n in rated if _above(_changes(arms, n, start["earlier"]))]
-    if broken:
-        reason = say("the earlier checkpoint breaks in the same way at these learning rates")
-        verdict = Verdict("refuted", "learning-rate", reason)
-    elif _above(fresh):
-        reason = say(
-            "training breaks with the saved optimizer state, and neither with a "
-            "fresh one nor from the earlier checkpoint"
+def _first_words(found: Course) -> Wording:
+    if found.worse:
+        return say(
+            "trained on with its own optimizer state it becomes worse than the earlier checkpoint "
+            "on the same batches: by {effect:+.2f} (mean log ratio of {steps} steps)",
+            effect=found.effect,
+            steps=found.steps,
         )
-        verdict = Verdict("supported", "optimizer", reason, None, "global")
-    else:
-        reason = say(
-            "training breaks, with a fresh optimizer state too, and not from the earlier one"
+    if found.worse is False:
+        return say(
+            "trained on with its own optimizer state it does no worse than the earlier checkpoint "
+            "on the same batches: {effect:+.2f} (mean log ratio of {steps} steps, {margin:g} would "
+            "count)",
+            effect=found.effect,
+            steps=found.steps,
+            margin=MARGIN,
         )
-        verdict = Verdict(
-            "undecided", "undecided", reason, would_decide=say("an earlier checkpoint further back")
-        )
-    answered = verdict.decision != "undecided"
-    return replace(rung, answered=answered, message=reason, evidence=evidence), verdict
+    return say(
+        "after {steps} steps of training neither side has won its bet (odds {above:.1f} and "
+        "{below:.1f}, {needed:g} would decide)",
+        steps=found.steps,
+        above=found.above,
+        below=found.below,
+        needed=1.0 / ALPHA,
+    )
 
 
-def _losses(arms: Sequence[ArmResult], name: str) -> list[float]:
-    return next(losses(arm) for arm in arms if arm.name == name)
+def _by_seed(one: ArmResult, other: ArmResult) -> Iterator[list[float]]:
+    for a, b in zip(one.trials, other.trials, strict=True):
+        single = [ArmResult(arm.name, {}, (t,)) for arm, t in ((one, a), (other, b))]
+        values = paired_steps(single[0], single[1])
+        yield [min(max(value, -CLIP), CLIP) for value in values]
 
 
-def _changes(arms: Sequence[ArmResult], name: str, before: float) -> list[float]:
-    after = _losses(arms, name)
-    return list(differences(after, [before] * len(after)))
-
-
-def _above(effects: Sequence[float]) -> bool:
-    """Return whether every seed shows the effect."""
-    return min(effects) > LIMIT
+def _mean(values: Sequence[float] | Mapping[str, float]) -> float:
+    numbers = list(values.values()) if isinstance(values, Mapping) else list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0

@@ -1,15 +1,17 @@
-"""Third rung: which module's weights, taken from the earlier checkpoint, close the gap.
+"""Third rung: which modules' weights, taken from the earlier checkpoint, close the gap.
 
-The search goes down the tree of module names: the children of a node are restored one after the
-other, and the best is entered if it alone closes most of the gap, so evaluations grow with depth
-and not with the number of modules.  What restoring its siblings does is the null against which the
-winner is held: those swaps are shams.
+The search goes down the tree of module names.  Forwards, the children of a node are restored one
+after the other, and the best is entered if it alone closes most of the gap; what its siblings do
+is the null against which it is held: those swaps are shams.  Where no child does it alone (two
+layers that have changed places, say), the search turns round: everything below the node is
+restored but one child, and children without which the gap opens again are the damaged ones.
+Either way evaluations grow with depth and not with the number of modules.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -20,16 +22,24 @@ from ckptools.rerun.evaluate import excess
 SHARE = 0.5
 #: healthy swaps moved the loss by less than a third of this
 LIMIT = 0.1
+#: a module without which so much of the gap opens again is one of the damaged
+_NEEDED = 0.15
+#: a module that closes less of the gap than this alone may have companions
+_WHOLE = 0.85
+#: so many modules may be damaged and still be named
+_NAMED = 3
 #: children of a node that are tried one by one; more are tried in runs first
 _WIDTH = 8
 _RUNS = 4
 
-Measure = Callable[[Mapping[str, Tensor]], float]
+Weights = Mapping[str, Tensor]
+Measure = Callable[[Weights], float]
+Group = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """Modules exchanged together, and the loss afterwards."""
+    """Modules exchanged together, and the value afterwards."""
 
     modules: tuple[str, ...]
     loss: float
@@ -43,9 +53,11 @@ class Scan:
     ----------
     winner: the modules that close the gap together, fewest possible; empty when none do.
     share: part of the gap that restoring them closes.
-    harm: relative loss that they alone cause inside the earlier checkpoint.
-    shams: part of the gap that restoring each other module on the way closed.
+    harm: by which part they alone raise the value inside the earlier checkpoint.
+    shams: part of the gap that restoring each other module on the way closed (or, on the way
+        back, opened).
     swaps: everything that was tried, in order.
+    least_harm: what a damaged module does at least.
     """
 
     winner: tuple[str, ...] = ()
@@ -53,14 +65,20 @@ class Scan:
     harm: float = 0.0
     shams: dict[str, float] = field(default_factory=dict)
     swaps: tuple[Swap, ...] = ()
+    least_harm: float = LIMIT
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The few modules that explain the gap, in both directions; empty when there are none."""
+        if not self.winner or len(self.winner) > _NAMED or not self.harm > self.least_harm:
+            return ()
+        null = max(self.shams.values(), default=0.0) if len(self.winner) == 1 else 0.0
+        return self.winner if self.share >= SHARE and self.share > 2.0 * null else ()
 
     @property
     def single(self) -> str | None:
-        """The module that explains the gap alone, in both directions; None when there is none."""
-        stands_out = self.share >= SHARE and self.share > 2.0 * max(self.shams.values(), default=0)
-        return (
-            self.winner[0] if len(self.winner) == 1 and stands_out and self.harm > LIMIT else None
-        )
+        """The modules that explain the gap, in a row; None when there are none."""
+        return ", ".join(self.named) or None
 
 
 def members(
@@ -75,73 +93,128 @@ def members(
     return found
 
 
+def mixed(base: Weights, donor: Weights, modules: Mapping[str, list[str]], group: Group) -> Weights:
+    """Return ``base`` with the tensors of the group's modules taken from ``donor``."""
+    names = {name for module in group for name in modules[module]}
+    return {name: donor[name] if name in names else base[name] for name in base}
+
+
 def scan(
     measure: Measure,
-    bad: Mapping[str, Tensor],
-    good: Mapping[str, Tensor],
+    bad: Weights,
+    good: Weights,
     modules: Mapping[str, list[str]],
     *,
     bad_loss: float,
     good_loss: float,
     own_loss: float | None = None,
+    least_harm: float = LIMIT,
 ) -> Scan:
     """Search for the modules that carry the damage.
 
     Parameters
     ----------
-    measure: loss of a model with these weights.
+    measure: value of a model with these weights; lower is better.
     bad, good: all weights of the checkpoint and of the earlier one.
     modules: tensor names by module.
     bad_loss, good_loss: the gap to close.
     own_loss: of the earlier checkpoint, where it is not ``good_loss``.
+    least_harm: by which part a damaged module raises the value inside the earlier checkpoint.
     """
-    swaps: list[Swap] = []
-    shams: dict[str, float] = {}
-
-    def share(group: tuple[str, ...]) -> float:
-        names = {name for module in group for name in modules[module]}
-        loss = measure({n: good[n] if n in names else bad[n] for n in bad})
-        swaps.append(Swap(group, loss))
-        return closed(loss, bad_loss, good_loss)
-
-    here, best = tuple(modules), 1.0
-    while len(here) > 1:
-        tried = {group: share(group) for group in children(here)}
-        top = max(tried, key=tried.__getitem__)
-        if tried[top] < SHARE:
-            break
-        shams.update({_label(g): s for g, s in tried.items() if g != top})
-        here, best = top, tried[top]
-    if here == tuple(modules):
-        return Scan(swaps=tuple(swaps))
-    names = {name for module in here for name in modules[module]}
-    planted = measure({n: bad[n] if n in names else good[n] for n in good})
-    swaps.append(Swap(here, planted))
-    return Scan(
-        here,
-        best,
-        excess(planted, good_loss if own_loss is None else own_loss),
-        shams,
-        tuple(swaps),
-    )
+    own = good_loss if own_loss is None else own_loss
+    search = _Search(measure, bad, good, modules, bad_loss, good_loss)
+    path = search.down(tuple(modules))
+    here = path[-1]
+    if len(here) > 1:
+        here = search.back(here, own if len(path) == 1 else None)
+    elif search.share(here) < _WHOLE and len(path) > 2:
+        here = search.companions(path)
+    if not here:
+        return Scan(swaps=tuple(search.swaps))
+    share = search.share(here)
+    planted = measure(mixed(good, bad, modules, here))
+    search.swaps.append(Swap(here, planted))
+    return Scan(here, share, excess(planted, own), search.shams, tuple(search.swaps), least_harm)
 
 
-def floor(
-    measure: Measure,
-    bad: Mapping[str, Tensor],
-    good: Mapping[str, Tensor],
-    modules: Mapping[str, list[str]],
-) -> float:
-    """Return the least loss that restoring one of the outermost parts gives.
+@dataclass
+class _Search:
+    """One search: what was tried, and what it did."""
+
+    measure: Measure
+    bad: Weights
+    good: Weights
+    modules: Mapping[str, list[str]]
+    bad_loss: float
+    good_loss: float
+    swaps: list[Swap] = field(default_factory=list)
+    shams: dict[str, float] = field(default_factory=dict)
+    _known: dict[Group, float] = field(default_factory=dict)
+
+    def share(self, group: Group) -> float:
+        """Return the part of the gap that restoring the group closes."""
+        if group not in self._known:
+            loss = self.measure(mixed(self.bad, self.good, self.modules, group))
+            self.swaps.append(Swap(group, loss))
+            self._known[group] = closed(loss, self.bad_loss, self.good_loss)
+        return self._known[group]
+
+    def down(self, here: Group) -> list[Group]:
+        """Enter the child that closes most of the gap, as long as one does; return the way."""
+        path = [here]
+        while len(path[-1]) > 1:
+            tried = {group: self.share(group) for group in children(path[-1])}
+            top = max(tried, key=tried.__getitem__)
+            if tried[top] < SHARE:
+                break
+            self.shams.update({label(g): s for g, s in tried.items() if g != top})
+            path.append(top)
+        return path
+
+    def companions(self, path: Sequence[Group]) -> Group:
+        """Return the module found with others that are needed beside it, if that closes more."""
+        alone = path[-1]
+        node = max(path[1:-1], key=self.share)
+        if self.share(node) - self.share(alone) <= _NEEDED:
+            return alone
+        shams = dict(self.shams)
+        needed = self.back(node, None)
+        if len(needed) > 1 and self.share(needed) - self.share(alone) > _NEEDED:
+            return needed
+        self.shams = shams
+        return alone
+
+    def back(self, here: Group, own: float | None) -> Group:
+        """Return the modules below ``here`` without which the gap opens again.
+
+        ``own`` is the earlier checkpoint's value where ``here`` is the whole model.  What more
+        than a few parts carry stays with them: nothing is named then.
+        """
+        whole = self.share(here) if own is None else closed(own, self.bad_loss, self.good_loss)
+        parts = children(here)
+        while True:
+            opened = {part: whole - self.share(_without(here, part)) for part in parts}
+            needed = [part for part in parts if opened[part] > _NEEDED]
+            self.shams.update({label(p): opened[p] for p in parts if p not in needed})
+            if not needed or len(needed) > _NAMED:
+                return ()
+            if all(len(part) == 1 for part in needed):
+                return tuple(part[0] for part in needed)
+            parts = [c for part in needed for c in (children(part) if len(part) > 1 else [part])]
+
+
+def _without(group: Group, part: Group) -> Group:
+    left = set(part)
+    return tuple(one for one in group if one not in left)
+
+
+def outer_parts(modules: Mapping[str, list[str]]) -> list[Group]:
+    """Return the outermost parts of the model.
 
     Progress since the earlier checkpoint can hide damage from the gap; a part that does better
     with its old weights than with its new ones gives it away.
     """
-    found = []
-    for group in children(tuple(modules)):
-        names = {name for module in group for name in modules[module]}
-        found.append(measure({n: good[n] if n in names else bad[n] for n in bad}))
-    return min((loss for loss in found if math.isfinite(loss)), default=math.inf)
+    return children(tuple(modules)) if len(modules) > 1 else [tuple(modules)]
 
 
 def closed(loss: float, bad: float, good: float) -> float:
@@ -168,5 +241,6 @@ def children(group: tuple[str, ...]) -> list[tuple[str, ...]]:
     return [tuple(module for part in run for module in part) for run in runs]
 
 
-def _label(group: tuple[str, ...]) -> str:
+def label(group: Sequence[str]) -> str:
+    """Return a short name of a group of modules."""
     return group[0] if len(group) == 1 else f"{group[0]} … {group[-1]}"

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from ckptools.errors import NotComparable
 from ckptools.names.patterns import select
-from ckptools.rerun import restore
+from ckptools.rerun import blame, restore
 from ckptools.rerun.arms import Arm
-from ckptools.rerun.blame import blamed, healthy
-from ckptools.rerun.dynamics import run_arm
+from ckptools.rerun.dynamics import SEEDS, STEPS, run_arm
 from ckptools.rerun.environment import environment
-from ckptools.rerun.evaluate import evaluate, excess, seeded
-from ckptools.rerun.gap import gap
-from ckptools.rerun.loading import Fit, put, rates, read_weights
+from ckptools.rerun.evaluate import excess, seeded
+from ckptools.rerun.explanation import explain
+from ckptools.rerun.features import feature_rung, features, outputs
+from ckptools.rerun.gap import TERM_LIMIT, Gap, certainly_larger, gap, worst_term
+from ckptools.rerun.gradients import GradientTable, gradient_norm, gradient_rung, gradient_table
+from ckptools.rerun.knockout import knock_out_rung, knock_outs
+from ckptools.rerun.loading import Fit, rates, read_weights
+from ckptools.rerun.logged import changed_totals, changed_weights
+from ckptools.rerun.measuring import Measuring, Terms, log_ratio
+from ckptools.rerun.statistics import ALPHA, Comparison, compare
 from ckptools.rerun.task import Task
 from ckptools.types.checkpoint import Checkpoint
-from ckptools.types.verdict import ArmResult, Rung, Verdict
-from ckptools.types.wording import join, say
+from ckptools.types.verdict import RUNGS, ArmResult, Rung, Verdict
+from ckptools.types.wording import say
+
+_EARLIER = say("an earlier checkpoint of the run (--earlier)")
 
 
 @dataclass
@@ -33,6 +42,7 @@ class Ladder:
     lenient: load what fits, and report the rest.
     suspects: tensor names by pattern; each is restored by itself in the restore scan.
     all_rungs: climb on after the answer.
+    seeds, steps: the most that the short training may take.
     """
 
     task: Task
@@ -41,111 +51,393 @@ class Ladder:
     lenient: bool = False
     suspects: Sequence[str] = ()
     all_rungs: bool = False
+    seeds: Sequence[int] = SEEDS
+    steps: int = STEPS
     rungs: list[Rung] = field(default_factory=list)
-    arms: list[ArmResult] = field(default_factory=list)
     not_judged: list[str] = field(default_factory=list)
-    _evaluations: int = 0
 
     def climb(self) -> Verdict:
         """Return the verdict; ``rungs``, ``arms`` and ``not_judged`` tell how it came about.
 
         TaskError when the task breaks its protocol, NotComparable when a file does not fit it.
         """
+        self._prepare()
+        first = [self._environment, self._gap, self._restore] if self.earlier else [self._logged]
+        last = self._dynamics if self.earlier else self._alone
+        answer: Verdict | None = None
+        for step in (*first, self._gradient, self._knock_out, self._features, last):
+            found = step()
+            answer = answer or found
+            if answer is not None and answer.decision != "undecided" and not self.all_rungs:
+                break
+        return self._concluded(answer or self._unanswered())
+
+    # -- before the first rung -------------------------------------------------------------------
+
+    def _prepare(self) -> None:
         with seeded(0):
-            self.model = self.task.build()
+            model = self.task.build()
+        self.measuring = Measuring(self.task, model)
+        self.dynamics = blame.Dynamics()
         self.bad = self._read(self.checkpoint)
-        if self.suspects:
-            self.suspected = {one: select(one, self.bad) for one in self.suspects}
+        self.good: dict[str, Tensor] = {}
+        self.open_gap: Gap | None = None
+        self.suspected = {one: select(one, self.bad) for one in self.suspects}
+        self._clear: list[str] = []
+        self.modules = self._modules()
+        self.units = {name: unit for unit, names in self.modules.items() for name in names}
         if self.earlier is None:
-            return self._alone()
+            return
         self.good = self._read(self.earlier)
         if self.bad.keys() != self.good.keys():
             raise NotComparable(
                 "the two checkpoints do not hold the same tensors", where=self.earlier.path
             )
-        return self._step_0(self.earlier)
 
     def _read(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
-        fit: Fit = read_weights(checkpoint, self.model, lenient=self.lenient)
+        fit: Fit = read_weights(checkpoint, self.measuring.model, lenient=self.lenient)
         self.not_judged += [
             say("{path}: {problem}", path=checkpoint.path, problem=problem)
             for problem in fit.problems()
         ]
         return fit.weights
 
-    def measure(self, weights: Mapping[str, Tensor]) -> float:
-        """Return the loss of the model with ``weights``."""
-        return self._values(weights)["loss"]
+    def _modules(self) -> dict[str, list[str]]:
+        units = {one.name: one.module for one in self.checkpoint.tensors()}
+        return restore.members(getattr(self.task, "modules", None) or (), self.bad, units)
 
-    def _values(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        put(self.model, weights)
-        self._evaluations += 1
-        return evaluate(self.task, self.model)
+    @property
+    def arms(self) -> list[ArmResult]:
+        """The arms trained so far."""
+        return list(self.dynamics.arms.values())
 
     def _ask(self, question: Callable[[], Rung]) -> Rung:
         """Add the rung that ``question`` gives, with its cost."""
-        start, before = time.perf_counter(), self._evaluations
+        start, before = time.perf_counter(), self.measuring.evaluations
         rung = question()
         seconds = time.perf_counter() - start
-        rung = replace(rung, evaluations=self._evaluations - before, seconds=seconds)
+        rung = replace(rung, evaluations=self.measuring.evaluations - before, seconds=seconds)
         self.rungs.append(rung)
         return rung
 
-    def _alone(self) -> Verdict:
-        """Return what one checkpoint alone can tell: whether its logged value comes back."""
-        rung = self._ask(lambda: environment(self.task, self.checkpoint, self._values(self.bad)))
+    # -- the rungs, with an earlier checkpoint ---------------------------------------------------
+
+    def _environment(self) -> Verdict | None:
+        earlier = self.earlier
+        assert earlier is not None
+
+        def question() -> Rung:
+            self.good_values = self.measuring.values(self.good)
+            rung = environment(self.task, earlier, self.good_values)
+            return self._weights_changed(rung, earlier, self.good_values)
+
+        rung = self._ask(question)
         if rung.answered:
-            reason = say("the logged loss does not come back: weights, code or data have changed")
-        elif rung.effect is None:
-            reason = say("without an earlier checkpoint or a logged loss nothing can be compared")
-        else:
-            reason = say(
-                "the logged loss comes back, so file, code and data are as they were then; whether "
-                "the checkpoint was healthy then takes an earlier one"
+            return Verdict("refuted", "data-or-code", rung.message)
+        return None
+
+    def _weights_changed(
+        self, rung: Rung, checkpoint: Checkpoint, values: Mapping[str, float]
+    ) -> Rung:
+        """Add to the rung that the loss terms are weighed otherwise than in the run, if so."""
+        totals = changed_totals(self.task, checkpoint, values)
+        weighed = changed_weights(self.task, self.checkpoint)
+        if not totals and (rung.answered or not weighed):
+            return rung
+        self.dynamics.loss_weights = True
+        name, now, then = (totals or weighed)[0]
+        if totals:
+            message = say(
+                "every unweighted term comes back as logged, and {name} does not ({now:.4g} "
+                "today, {then:.4g} in the log): the weights of the loss terms have changed, not "
+                "code or data",
+                name=name,
+                now=now,
+                then=then,
             )
-        rung = replace(rung, answered=False)
-        self.rungs[-1] = rung
-        return Verdict("undecided", "undecided", reason, would_decide="--earlier CHECKPOINT")
-
-    def _step_0(self, earlier: Checkpoint) -> Verdict:
-        good = 0.0
-        bad = 0.0
-
-        def logged_again() -> Rung:
-            nonlocal good
-            values = self._values(self.good)
-            good = values["loss"]
-            return environment(self.task, earlier, values)
-
-        def compared() -> Rung:
-            nonlocal bad
-            bad = self.measure(self.bad)
-            return gap(bad, good)
-
-        first = self._ask(logged_again)
-        verdict = None
-        if first.answered:
-            verdict = Verdict("refuted", "data-or-code", first.message)
-            if not self.all_rungs:
-                return verdict
-        second = self._ask(compared)
-        if second.answered:
-            found = self._restore(bad, good)
-            verdict = verdict or found
         else:
-            verdict = verdict or self._hidden(bad, good)
-        if verdict is None or self.all_rungs:
-            last = self._dynamics(earlier)
-            verdict = verdict or last
-        return verdict
+            message = say(
+                "{before}; but the term {name} weighs {now:g} today and weighed {then:g} under "
+                "the settings saved in the file",
+                before=rung.message,
+                name=name,
+                now=now,
+                then=then,
+            )
+        evidence = rung.evidence | {"changed_weights": [list(one) for one in totals or weighed]}
+        return replace(rung, answered=False, message=message, evidence=evidence)
 
-    def _dynamics(self, earlier: Checkpoint) -> Verdict:
-        """Train a few steps from both, where the optimizer states of both can be loaded."""
-        found: list[Verdict] = []
+    def _gap(self) -> Verdict | None:
+        def question() -> Rung:
+            self.bad_values = self.measuring.values(self.bad)
+            self.good_terms = self.measuring.terms(self.good)
+            self.bad_terms = self.measuring.terms(self.bad)
+            losses = self.bad_values["loss"], self.good_values["loss"]
+            rung, self.open_gap = gap(*losses, self.bad_terms, self.good_terms)
+            return rung
+
+        self._ask(question)
+        return None
+
+    def _restore(self) -> Verdict | None:
+        found: list[Verdict | None] = [None]
+
+        def question() -> Rung:
+            rung, found[0] = self._scanned() if self.open_gap else self._hidden()
+            suspects = self._suspects(restored=found[0].module if found[0] else None)
+            return replace(rung, evidence=rung.evidence | suspects)
+
+        self._ask(question)
+        return found[0]
+
+    def _scanned(self) -> tuple[Rung, Verdict | None]:
+        """Search for the modules that carry the gap."""
+        gap_ = self.open_gap
+        assert gap_ is not None
+        scan = self._scan(gap_, gap_.reference)
+        gain = self._better(scan)
+        rung = self._restored(scan, gap_, gain)
+        if scan.single is not None and _surely(gain):
+            return rung, Verdict("supported", "weights", rung.message, scan.single, "module")
+        if gap_.term is None:
+            return rung, Verdict("supported", "weights", rung.message, None, "global")
+        rung = replace(
+            rung,
+            answered=False,
+            message=say(
+                "no few modules explain why {term} has grown, so that training itself may have "
+                "moved it: open",
+                term=gap_.term,
+            ),
+        )
+        return rung, None
+
+    def _scan(self, gap_: Gap, good: float) -> restore.Scan:
+        """Search by the value that shows the gap; ``good`` is what would close it."""
+        term = gap_.term
+        measure = self.measuring.loss if term is None else self._value_of(term)
+        return restore.scan(
+            measure,
+            self.bad,
+            self.good,
+            self.modules,
+            bad_loss=gap_.value,
+            good_loss=good,
+            own_loss=gap_.reference,
+        )
+
+    def _value_of(self, term: str) -> Callable[[Mapping[str, Tensor]], float]:
+        if term == "total":
+            return lambda weights: self.measuring.terms(weights).total
+        return lambda weights: self.measuring.terms(weights).mean(term)
+
+    def _better(self, scan: restore.Scan) -> Comparison | None:
+        """Return how much better the whole loss is with the winners restored, over paired batches.
+
+        Alpha is shared among all swaps of the scan.
+        """
+        if not scan.winner:
+            return None
+        mixed = restore.mixed(self.bad, self.good, self.modules, scan.winner)
+        return self._gain(self.measuring.terms(mixed), len(scan.swaps))
+
+    def _gain(self, restored: Terms, tried: int = 1) -> Comparison:
+        pairs = zip(self.bad_terms.totals, restored.totals, strict=True)
+        return compare([log_ratio(a, b) for a, b in pairs], alpha=ALPHA / tried)
+
+    def _restored(self, scan: restore.Scan, gap_: Gap, gain: Comparison | None) -> Rung:
+        where = scan.single
+        if where is not None:
+            message = say(
+                "{module}: taking it from the earlier checkpoint closes {share:.0%} of the gap, "
+                "and put into the earlier checkpoint it alone raises the loss by {harm:.0%}",
+                module=where,
+                share=scan.share,
+                harm=scan.harm,
+            )
+        elif scan.winner:
+            message = say(
+                "no single module explains the gap; together {modules} close {share:.0%} of it",
+                modules=", ".join(scan.winner),
+                share=scan.share,
+            )
+        else:
+            message = say("no part of the model explains the gap: the damage is global")
+        return Rung(
+            "restore-scan",
+            True,
+            scan.share if scan.winner else None,
+            gain.interval if gain else None,
+            restore.SHARE,
+            message=message,
+            evidence={
+                "value": gap_.term or "loss",
+                "winner": list(scan.winner),
+                "harm": scan.harm,
+                "gain": gain.effect if gain else None,
+                "shams": scan.shams,
+                "swaps": [{"modules": list(s.modules), "loss": s.loss} for s in scan.swaps],
+            },
+        )
+
+    def _hidden(self) -> tuple[Rung, Verdict | None]:
+        """Look for a part that does better with its old weights: progress can hide damage."""
+        outer: dict[restore.Group, Terms] = {}
+        for part in restore.outer_parts(self.modules):
+            mixed = restore.mixed(self.bad, self.good, self.modules, part)
+            outer[part] = self.measuring.terms(mixed)
+        gains = {part: self._gain(terms, len(outer)) for part, terms in outer.items()}
+        best = max(gains, key=lambda part: gains[part].effect)
+        gap_ = self._hidden_gap(outer, gains[best], best)
+        message = say(
+            "no part of the model does better with its earlier weights (at best {effect:+.1%})",
+            effect=gains[best].effect,
+        )
+        evidence = {
+            "parts": {restore.label(part): gain.effect for part, gain in gains.items()},
+        }
+        rung = Rung(
+            "restore-scan",
+            False,
+            gains[best].effect,
+            gains[best].interval,
+            math.log1p(restore.LIMIT),
+            message=message,
+            evidence=evidence,
+        )
+        if gap_ is None:
+            return rung, None
+        self.open_gap, least = gap_
+        scan = self._scan(self.open_gap, least)
+        gain = self._better(scan)
+        found = self._restored(scan, self.open_gap, gain)
+        if scan.single is not None and _surely(gain):
+            verdict = Verdict("supported", "weights", found.message, scan.single, "module")
+            return replace(found, evidence=evidence | found.evidence), verdict
+        message = say("a part of the model does better with its earlier weights, none explains it")
+        return replace(rung, message=message, evidence=evidence | found.evidence), None
+
+    def _hidden_gap(
+        self, outer: Mapping[restore.Group, Terms], gain: Comparison, best: restore.Group
+    ) -> tuple[Gap, float] | None:
+        """Return the value to search by and what restoring the best part makes of it."""
+        if math.isfinite(gain.effect) and gain.effect > math.log1p(restore.LIMIT):
+            value = Gap("total", self.bad_terms.total, self.good_terms.total)
+            return value, outer[best].total
+        for terms in outer.values():
+            name, ratio = worst_term(self.bad_terms, terms)
+            sure = name and certainly_larger(self.bad_terms, terms, name, len(outer) * 100)
+            if name and sure and ratio > TERM_LIMIT:
+                value = Gap(name, self.bad_terms.mean(name), self.good_terms.mean(name))
+                return value, terms.mean(name)
+        return None
+
+    def _suspects(self, restored: str | None) -> dict[str, dict[str, float]]:
+        """Restore each suspect by itself; one that closes little of the gap is cleared."""
+        blamed = set((restored or "").split(", "))
+        found = {}
+        for pattern, names in self.suspected.items():
+            taken = set(names)
+            mixed = {n: self.good[n] if n in taken else self.bad[n] for n in self.bad}
+            found[pattern] = self._part_closed(mixed)
+            units = {self.units[name] for name in names}
+            if not units & blamed and found[pattern] < restore.SHARE:
+                self._clear.append(pattern)
+        return {"suspects": found}
+
+    def _part_closed(self, mixed: Mapping[str, Tensor]) -> float:
+        """Return which part of the gap is closed; without a gap, by how much the loss falls."""
+        gap_ = self.open_gap
+        if gap_ is None:
+            return -excess(self.measuring.loss(mixed), self.bad_values["loss"])
+        measure = self.measuring.loss if gap_.term is None else self._value_of(gap_.term)
+        if gap_.value <= gap_.reference:
+            return -excess(measure(mixed), gap_.value)
+        return restore.closed(measure(mixed), gap_.value, gap_.reference)
+
+    def _gradient(self) -> Verdict | None:
+        found: list[Verdict | None] = [None]
+
+        def question() -> Rung:
+            table = gradient_table(self.measuring, self.bad, self.units)
+            earlier = None
+            if self.earlier is not None:
+                earlier = gradient_table(self.measuring, self.good, self.units)
+            rung, wild = gradient_rung(table, earlier)
+            if wild and earlier is not None and math.isfinite(earlier.total):
+                rung, found[0] = self._gradient_scan(rung, table, earlier)
+            return rung
+
+        self._ask(question)
+        return found[0]
+
+    def _gradient_scan(
+        self, rung: Rung, table: GradientTable, earlier: GradientTable
+    ) -> tuple[Rung, Verdict | None]:
+        """Search for the module that makes the gradient wild, as the restore scan does."""
+        scan = restore.scan(
+            lambda weights: gradient_norm(self.measuring, weights),
+            self.bad,
+            self.good,
+            self.modules,
+            bad_loss=table.total,
+            good_loss=earlier.total,
+            least_harm=math.exp(2.0),
+        )
+        evidence = rung.evidence | {"winner": list(scan.winner), "harm": scan.harm}
+        broken = not math.isfinite(table.total)
+        if not broken:  # a norm that is large but finite has harmless reasons, too
+            return replace(rung, evidence=evidence), None
+        where = scan.single
+        if where:
+            message = say(
+                "one batch's gradient is no finite number, and with {module} from the earlier "
+                "checkpoint it is: the first step of training would break on it",
+                module=where,
+            )
+        else:
+            message = say(
+                "one batch's gradient is no finite number, the earlier checkpoint's is: the first "
+                "step of training would break on these weights"
+            )
+        scope = "module" if where else "global"
+        rung = replace(rung, answered=True, message=message, evidence=evidence)
+        return rung, Verdict("supported", "weights", message, where, scope)
+
+    def _knock_out(self) -> Verdict | None:
+        def question() -> Rung:
+            units = list(self.modules)
+            now = knock_outs(self.measuring, self.bad, units)
+            before = knock_outs(self.measuring, self.good, units) if self.earlier else None
+            return knock_out_rung(now, before)
+
+        self._ask(question)
+        return None
+
+    def _features(self) -> Verdict | None:
+        def question() -> Rung:
+            units = list(self.modules)
+            held, labels = outputs(self.measuring, self.bad, units)
+            past: dict[str, Tensor] = {}
+            if self.earlier:
+                past, _ = outputs(self.measuring, self.good, units)
+            return feature_rung(features(held, labels, past), features(past, labels, {}))
+
+        self._ask(question)
+        return None
+
+    # -- the last rung ---------------------------------------------------------------------------
+
+    def _dynamics(self) -> Verdict | None:
+        return self._trained(self._against_earlier)
+
+    def _trained(self, ask: Callable[[], tuple[Rung, Verdict | None]]) -> Verdict | None:
+        """Train a few steps, where the optimizer states can be loaded."""
+        found: list[Verdict | None] = []
 
         def question() -> Rung:
             try:
-                rung, verdict = self._trained(earlier)
+                rung, verdict = ask()
             except NotComparable as error:
                 reason = say("no training could be compared: {error}", error=str(error))
                 rung = Rung("dynamics", False, message=reason)
@@ -156,127 +448,127 @@ class Ladder:
         self._ask(question)
         return found[0]
 
-    def _trained(self, earlier: Checkpoint) -> tuple[Rung, Verdict]:
-        arms = {
-            "as-is": Arm("as-is", self.checkpoint, self.bad),
-            "earlier": Arm("earlier", earlier, self.good),
+    def _against_earlier(self) -> tuple[Rung, Verdict | None]:
+        earlier = self.earlier
+        assert earlier is not None
+        self.dynamics.before = {
+            "as-is": self.bad_values["loss"],
+            "earlier": self.good_values["loss"],
         }
-        self._run(arms.values())
-        start = {one: self.measure(w) for one, w in (("as-is", self.bad), ("earlier", self.good))}
-        rung, broken = healthy(self.arms, start)
-        if broken is None:
-            more = say("more seeds, or more steps")
-            return rung, Verdict("undecided", "undecided", rung.message, would_decide=more)
-        if (
-            any(
-                one.name == "restore-scan" and not one.answered and (one.effect or 0) > one_limit
-                for one in self.rungs
-                for one_limit in (restore.LIMIT,)
-            )
-            and not broken
-        ):
-            reason = say("parts of the model do better with their earlier weights, no single one")
-            more = say("an evaluation on more data")
-            return rung, Verdict("undecided", "undecided", reason, would_decide=more)
-        if not broken:
-            return rung, Verdict("refuted", "none", rung.message)
-        causes = [Arm("optimizer-reset", self.checkpoint, self.bad, optimizer="reset")]
+        offset = log_ratio(self.bad_terms.total, self.good_terms.total)
+        self.dynamics.offset = offset if math.isfinite(offset) else 0.0
+        first = (Arm("as-is", self.checkpoint, self.bad), Arm("earlier", earlier, self.good))
+        for number in range(len(self.seeds)):
+            for arm in first:
+                self._train(arm, number + 1)
+            course = self.dynamics.first()
+            if course.worse is not None:
+                break
+        rung = self.dynamics.rung(course)
+        if course.worse is None:
+            return rung, self.dynamics.open(course)
+        if not course.worse:
+            return rung, self.dynamics.cleared(rung)
+        verdict = self._blamed(earlier, len(self.dynamics.arms["as-is"].trials))
+        answered = verdict.decision != "undecided"
+        return replace(rung, answered=answered, message=verdict.reason), verdict
+
+    def _blamed(self, earlier: Checkpoint, seeds: int) -> Verdict:
+        """Train the arms that tell causes apart, dearest last, until one does."""
+        arms = [Arm("optimizer-reset", self.checkpoint, self.bad, optimizer="reset")]
         own = rates(self.checkpoint)
         if own != rates(earlier):
-            causes.append(Arm("earlier-at-these-rates", earlier, self.good, rates=own))
-        self._run(causes)
-        return blamed(rung, self.arms, start)
-
-    def _run(self, arms: Iterable[Arm]) -> None:
+            arms.insert(0, Arm("earlier-at-these-rates", earlier, self.good, rates=own))
         for arm in arms:
-            self.arms.append(run_arm(self.task, self.model, arm))
-            self._evaluations += len(self.arms[-1].trials)
+            self._train(arm, seeds)
+        verdict = self.dynamics.blamed()
+        if verdict.decision == "undecided":
+            self._train(Arm("earlier-reset", earlier, self.good, optimizer="reset"), seeds)
+            verdict = self.dynamics.blamed()
+        return verdict
 
-    def _modules(self) -> dict[str, list[str]]:
-        units = {one.name: one.module for one in self.checkpoint.tensors()}
-        listed = getattr(self.task, "modules", None) or ()
-        return restore.members(listed, self.bad, units)
-
-    def _hidden(self, bad: float, good: float) -> Verdict | None:
-        """Return a verdict when one part does better with its old weights, else None."""
-        least = bad
-
-        def question() -> Rung:
-            nonlocal least
-            least = restore.floor(self.measure, self.bad, self.good, self._modules())
-            effect = excess(bad, least)
-            word = say("a part") if effect > restore.LIMIT else say("no part")
-            message = say(
-                "{word} of the model does better with its earlier weights ({effect:+.1%})",
-                word=word,
-                effect=effect,
-            )
-            return Rung("restore-scan", False, effect, limit=restore.LIMIT, message=message)
-
-        rung = self._ask(question)
-        if not rung.effect or rung.effect <= restore.LIMIT:
-            return None
-        verdict = self._restore(bad, least, good)
-        return verdict if verdict.module else None
-
-    def _restore(self, bad: float, good: float, own: float | None = None) -> Verdict:
-        modules = self._modules()
-        scan = restore.Scan()
-
-        def question() -> Rung:
-            nonlocal scan
-            scan = restore.scan(
-                self.measure,
-                self.bad,
-                self.good,
-                modules,
-                bad_loss=bad,
-                good_loss=good,
-                own_loss=own,
-            )
-            return self._restored(scan, bad, good)
-
-        rung = self._ask(question)
-        where = scan.single
-        return Verdict("supported", "weights", rung.message, where, "module" if where else "global")
-
-    def _restored(self, scan: restore.Scan, bad: float, good: float) -> Rung:
-        suspects = {
-            one: restore.closed(self._with_earlier(names), bad, good)
-            for one, names in getattr(self, "suspected", {}).items()
-        }
-        if scan.single is not None:
-            message = say(
-                "{single}: taking it from the earlier checkpoint closes {share:.0%} of "
-                "the gap, and put into the earlier checkpoint it alone raises the loss "
-                "by {harm:.0%}",
-                single=scan.single,
-                share=scan.share,
-                harm=scan.harm,
-            )
-        elif scan.winner:
-            message = say(
-                "no single module explains the gap; together {winner} close {share:.0%} of it",
-                winner=join(scan.winner),
-                share=scan.share,
-            )
-        else:
-            message = say("no part of the model explains the gap: the damage is global")
-        return Rung(
-            "restore-scan",
-            scan.single is not None,
-            scan.share if scan.winner else None,
-            limit=restore.SHARE,
-            message=message,
-            evidence={
-                "winner": list(scan.winner),
-                "harm": scan.harm,
-                "shams": scan.shams,
-                "suspects": suspects,
-                "swaps": [{"modules": list(s.modules), "loss": s.loss} for s in scan.swaps],
-            },
+    def _train(self, arm: Arm, seeds: int) -> None:
+        """Add the trials that the arm still lacks."""
+        known = self.dynamics.arms.get(arm.name)
+        done = known.trials if known else ()
+        more = run_arm(
+            self.task,
+            self.measuring.model,
+            arm,
+            steps=self.steps,
+            seeds=tuple(self.seeds[len(done) : seeds]),
         )
+        self.measuring.evaluations += len(more.trials)
+        self.dynamics.arms[arm.name] = replace(more, trials=(*done, *more.trials))
 
-    def _with_earlier(self, names: Sequence[str]) -> float:
-        taken = set(names)
-        return self.measure({n: self.good[n] if n in taken else self.bad[n] for n in self.bad})
+    # -- without an earlier checkpoint -----------------------------------------------------------
+
+    def _logged(self) -> Verdict | None:
+        """Ask whether the value that was logged for this checkpoint comes back."""
+
+        def question() -> Rung:
+            self.bad_values = self.measuring.values(self.bad)
+            rung = environment(self.task, self.checkpoint, self.bad_values)
+            rung = self._weights_changed(rung, self.checkpoint, self.bad_values)
+            return replace(rung, answered=False)
+
+        self._ask(question)
+        return None
+
+    def _alone(self) -> Verdict | None:
+        return self._trained(self._by_itself)
+
+    def _by_itself(self) -> tuple[Rung, Verdict | None]:
+        for arm in (
+            Arm("as-is", self.checkpoint, self.bad),
+            Arm("optimizer-reset", self.checkpoint, self.bad, optimizer="reset"),
+        ):
+            self._train(arm, 1)
+        arms = self.dynamics.arms
+        return blame.alone(arms["as-is"], arms["optimizer-reset"], self.bad_values["loss"])
+
+    def _unanswered(self) -> Verdict:
+        """Return what the climb leaves open, and why."""
+        if self.earlier is not None:
+            reason = say("no rung has answered")
+            return Verdict("undecided", "undecided", reason, would_decide=say("more seeds"))
+        first = self.rungs[0]
+        if first.effect is None:
+            reason = say(
+                "without an earlier checkpoint or a logged loss the weights cannot be compared "
+                "with anything"
+            )
+        elif first.limit is not None and abs(first.effect) > first.limit:
+            reason = say("the logged loss does not come back: weights, code or data have changed")
+        else:
+            reason = say(
+                "the logged loss comes back, so file, code and data are as they were then; "
+                "whether the checkpoint was healthy then takes an earlier one"
+            )
+        return Verdict("undecided", "undecided", reason, would_decide=_EARLIER)
+
+    def _concluded(self, verdict: Verdict) -> Verdict:
+        """Return the verdict with what the whole climb adds to it."""
+        last = self.rungs[-1]
+        deciding = next((one for one in self.rungs if one.answered), last)
+        climbed = {one.name for one in self.rungs}
+        possible = RUNGS if self.earlier else (*RUNGS[:1], *RUNGS[3:])
+        if self.earlier is None:
+            self.not_judged.append(
+                say("gap and restore scan need an earlier checkpoint: weights were not compared")
+            )
+        verdict = replace(
+            verdict,
+            effect=deciding.effect,
+            interval=deciding.interval,
+            cleared=tuple(self._clear),
+            not_needed=tuple(name for name in possible if name not in climbed),
+        )
+        return replace(verdict, explanation=explain(verdict, deciding))
+
+
+def _surely(gain: Comparison | None) -> bool:
+    """Return whether restoring helps for certain: its interval lies above 0."""
+    if gain is None:
+        return False
+    return gain.interval[0] > 0.0 if gain.interval else gain.effect > 0.0

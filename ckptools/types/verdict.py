@@ -14,7 +14,7 @@ class Rung:
 
     Attributes
     ----------
-    name: environment, gap, restore-scan or dynamics.
+    name: environment, gap, restore-scan, gradient-table, knock-out, features or dynamics.
     answered: whether it settled the matter.
     effect: its main number, or None where there was nothing to measure.
     interval: 95 % interval of the effect, or None where it has no sampling error to speak of.
@@ -92,11 +92,15 @@ class Verdict:
     Attributes
     ----------
     decision: one of :data:`DECISIONS`, about the hypothesis that the checkpoint is damaged.
-    cause: weights, optimizer, learning-rate, data-or-code, none or undecided.
-    module: the damaged module where one alone explains the damage.
+    cause: weights, optimizer, learning-rate, loss-weights, data-or-code, none or undecided.
+    module: the damaged module where one alone explains the damage; a few are joined by ", ".
     scope: module, global or None.
     reason: the decision in a sentence.
     would_decide: what would settle an open matter.
+    effect, interval: of the rung that decided.
+    cleared: suspects that are not to blame, by pattern.
+    not_needed: rungs that were not climbed, since an earlier one had answered.
+    explanation: what that means and how sure it is, for someone who never took statistics.
     """
 
     decision: str
@@ -105,3 +109,35 @@ class Verdict:
     module: str | None = None
     scope: str | None = None
     would_decide: str | None = None
+    effect: float | None = None
+    interval: tuple[float, float] | None = None
+    cleared: tuple[str, ...] = ()
+    not_needed: tuple[str, ...] = ()
+    explanation: str = ""
+
+
+#: the order of the climb
+RUNGS = (
+    "environment",
+    "gap",
+    "restore-scan",
+    "gradient-table",
+    "knock-out",
+    "features",
+    "dynamics",
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A verdict with its rungs: what the rules of the family EXP look at."""
+
+    checkpoint: str
+    earlier: str | None
+    task: str
+    verdict: Verdict
+    rungs: tuple[Rung, ...] = ()
+
+    def rung(self, name: str) -> Rung | None:
+        """Return a rung that was climbed, the last one of that name."""
+        return next((one for one in reversed(self.rungs) if one.name == name), None)

@@ -1,0 +1,67 @@
+"""What a verdict means and how sure it is, for someone who never took a statistics course."""
+
+from __future__ import annotations
+
+from ckptools.types.verdict import Rung, Verdict
+from ckptools.types.wording import Wording, say
+
+_MEANING = {
+    "weights": say(
+        "The numbers in this file make the model worse before it takes a single step, and the "
+        "same numbers from the earlier checkpoint do not. Nothing was trained to find that out, "
+        "so luck of the training plays no part."
+    ),
+    "optimizer": say(
+        "The weights are fine at the moment they are loaded. What breaks the training is the "
+        "memory that the optimizer keeps beside them: with that memory emptied the same weights "
+        "on the same batches train on quietly. Emptying it is the cure; the weights can stay."
+    ),
+    "learning-rate": say(
+        "The healthy earlier checkpoint breaks in the same way when it is trained like this. What "
+        "harms a healthy model, too, does not show that this one is sick: look at the learning "
+        "rates first."
+    ),
+    "loss-weights": say(
+        "The total is larger because its parts are weighed otherwise than before, as a bill grows "
+        "when the currency changes. Compare the unweighted parts; they have not changed."
+    ),
+    "data-or-code": say(
+        "The earlier checkpoint, which was fine when its log was written, does not reach its "
+        "logged value today. The file is the same, so something around it has changed: data, "
+        "preprocessing or code. Until that is found, this task cannot judge any checkpoint."
+    ),
+    "none": say(
+        "On the same batches this checkpoint does as well as the earlier one, before training and "
+        "while training. That does not show that the run goes well; it shows that this file is "
+        "not the reason."
+    ),
+    "undecided": say(
+        "The experiment has not shown damage, and has not ruled it out. That is no finding either "
+        "way."
+    ),
+}
+
+
+def explain(verdict: Verdict, rung: Rung) -> Wording:
+    """Return a few plain sentences about the verdict and the rung that decided it."""
+    return say("{meaning} {sure}", meaning=_MEANING[verdict.cause], sure=_sureness(verdict, rung))
+
+
+def _sureness(verdict: Verdict, rung: Rung) -> Wording:
+    if verdict.decision == "undecided":
+        return say("What would decide it stands below.")
+    if rung.name == "dynamics" and "odds_worse" in rung.evidence:
+        return say(
+            "How sure: two bets ran against each other after every step, and the one that won "
+            "turned 1 into {odds:.0f}. If it were wrong, fewer than one experiment in twenty "
+            "would let it come that far.",
+            odds=max(rung.evidence["odds_worse"], rung.evidence["odds_not_worse"]),
+        )
+    if rung.name == "restore-scan" and rung.evidence.get("shams"):
+        return say(
+            "How sure: {count} exchanges of other parts were made as a control, and closed at "
+            "most {most:.0%} of the gap each.",
+            count=len(rung.evidence["shams"]),
+            most=max(0.0, *rung.evidence["shams"].values()),
+        )
+    return say("How sure: it is an evaluation that gives the same number each time it is repeated.")
