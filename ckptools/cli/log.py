@@ -27,6 +27,12 @@ from ckptools.types.blocks import Result
     metavar="DIR",
     help="Checkpoints of the same run, laid beside the log by step or epoch; files, too.",
 )
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OUT.md",
+    help="Write a training record of the last epoch, in Markdown; a new file.",
+)
 @rule_options
 @output_options
 def command(
@@ -34,6 +40,7 @@ def command(
     files: tuple[Path, ...],
     card: Path | None,
     checkpoints: tuple[Path, ...],
+    record: Path | None,
     select: tuple[tuple[str, ...], ...],
     ignore: tuple[tuple[str, ...], ...],
     **how: Any,
@@ -48,8 +55,13 @@ def command(
       ckptools log record.md
       ckptools log work_dir/20260207.log.json --format csv > records.csv
       ckptools log train.log --checkpoints run/ --lang zh
+      ckptools log train.log --record epoch_13.md --lang zh
       ckptools log train.log --card run.toml --fail-on warning
     """  # noqa: D301  click's mark for a block that keeps its lines
     from ckptools.workflows.log import log
+    from ckptools.workflows.record import record as markdown
 
-    return log(*files, card=card, checkpoints=checkpoints, **rule_settings(select, ignore), **how)
+    found = log(*files, card=card, checkpoints=checkpoints, **rule_settings(select, ignore), **how)
+    if record is not None:
+        output.keep(markdown(found), record)
+    return found

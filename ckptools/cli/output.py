@@ -15,6 +15,7 @@ import click
 
 from ckptools.errors import WouldOverwrite
 from ckptools.types.blocks import Result
+from ckptools.types.wording import say
 
 #: columns of a page that does not go to a terminal
 PAGE_WIDTH = 100
@@ -80,6 +81,22 @@ class Output:
         if not self.quiet:
             lang = self.lang or preferred(os.environ)
             click.echo(escape(translate(message, lang)), err=True)
+
+    def keep(self, text: str, path: Path) -> None:
+        """Write a text of its own beside the report, in the language of pages, to a new file.
+
+        WouldOverwrite where something stands there already: it may be somebody's own writing.
+        """
+        from ckptools.report.escape import escape
+        from ckptools.report.wording import preferred, translate
+
+        if path.exists():
+            raise WouldOverwrite(
+                "the file is there already", where=str(path), next="give a new name"
+            )
+        lines = translate(text, self.lang or preferred(os.environ)).split("\n")
+        write_report("\n".join(map(escape, lines)), path)
+        self.say(say("wrote {path}", path=str(path)))
 
     def progress(self, label: str) -> AbstractContextManager[Callable[[int, int], None] | None]:
         """Return a progress bar for a terminal, or nothing."""

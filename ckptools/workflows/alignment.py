@@ -132,14 +132,19 @@ class Alignment:
         used = tuple(one for one in columns if any(row.get(one.key) for row in rows))
         return Table(used, tuple(row | {"path": Path(row["path"]).name} for row in rows))
 
-    def _mark(self, row: Aligned) -> str | None:
+    def _mark(self, row: Aligned) -> str:
         if self.checkpoints is not None and row.path == self.checkpoints.path:
             return say("turns here")
-        return say("last before") if self._turned and row.path == self.last_before else None
+        return say("last before") if self._turned and row.path == self.last_before else ""
 
     @property
     def _turned(self) -> bool:
         return self.log is not None or self.checkpoints is not None
+
+    @property
+    def conclusion(self) -> str:
+        """What the order of the onsets means, in a sentence."""
+        return _ORDERS[self.order]
 
     def _onsets(self) -> list[Block]:
         sides = ((say("log"), self.log), (say("checkpoints"), self.checkpoints))
@@ -156,8 +161,8 @@ class Alignment:
             Column("finding", say("finding"), "name"),
             Column("what", say("what it says")),
         )
-        tone = "caution" if rows else "good"
-        words: list[Block] = [Paragraph(_ORDERS[self.order], tone)]
+        tone = "caution" if rows else "normal"
+        words: list[Block] = [Paragraph(self.conclusion, tone)]
         if rows and self.last_before:
             words.append(Paragraph(say("last checkpoint before it: {path}", path=self.last_before)))
         return [Table(columns, rows), *words] if rows else words

@@ -12,7 +12,9 @@ import numpy as np
 
 from ckptools.logs.audit import Audit, audit
 from ckptools.logs.card import Card, read_card
+from ckptools.logs.losses import Recovered
 from ckptools.logs.reading import read
+from ckptools.logs.trends import series_of
 from ckptools.rules import judge
 from ckptools.rules.selection import chosen
 from ckptools.types.blocks import Block, Column, Facts, Heading, Table
@@ -28,6 +30,14 @@ from ckptools.workflows.timeline import timeline
 _POINTS = 24
 #: terms of the page's table
 _SERIES = 40
+#: how the weights of the terms were found, and what was assumed
+_METHODS = {
+    "plain sum": say("plain sum"),
+    "simplest numbers": say("simplest numbers"),
+    "least squares": say("least squares"),
+    "run card": say("run card"),
+}
+_ASSUMPTIONS = {"one weight for all layers": say("one weight for all layers")}
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,8 @@ class Logged:
             "formats": list(log.formats),
             "records": len(log),
             "entries": log.entries,
-            "segments": segments(log),
-            "keys": list(log.keys),
+            "segments": log.segments,
+            "keys": _keys(log),
             "losses": _losses(self.audit),
             "shares": self.audit.shares,
             "layer_ratios": self.audit.layer_ratios,
@@ -124,7 +134,7 @@ class Logged:
         pairs: list[tuple[str, Any]] = [
             (say("read as"), ", ".join(self.log.formats)),
             (say("records"), len(self.log)),
-            (say("segments"), segments(self.log)),
+            (say("segments"), self.log.segments),
         ]
         if found is not None:
             weights = " + ".join(f"{w:g}·{term}" for term, w in found.weights.items())
@@ -136,13 +146,12 @@ class Logged:
                     else say("{number} terms", number=len(found.weights)),
                 )
             )
-            pairs.append(
-                (say("weights by"), found.method + ("" if found.unique else say(", not unique")))
-            )
+            pairs.append((say("weights by"), _method(found)))
         if self.audit.layers is not None:
             pairs.append((say("layer weights"), list(self.audit.layers)))
         if self.audit.assumes:
-            pairs.append((say("assumed"), self.audit.assumes))
+            assumed = _ASSUMPTIONS.get(self.audit.assumes, self.audit.assumes)
+            pairs.append((say("assumed"), assumed))
         return Facts(tuple(pairs))
 
 
@@ -180,9 +189,11 @@ def log(
     return Logged(found, outcome, beside)
 
 
-def segments(log: Log) -> int:
-    """Return how many uninterrupted stretches of training the logs hold."""
-    return len(np.unique(np.stack([log.run, log.segment]), axis=1).T) if len(log) else 0
+def _keys(log: Log) -> list[str]:
+    """Return the keys that have a value, in the order in which they first appeared."""
+    kinds = {int(kind) for part in log.parts for kind in np.unique(part.kind)}
+    used = {int(key) for kind in kinds for key in log.kinds[kind][3]}
+    return [key for number, key in enumerate(log.keys) if number in used]
 
 
 def _losses(audit: Audit) -> dict[str, Any] | None:
@@ -259,16 +270,17 @@ def _counterfactual_table(audit: Audit) -> list[Block]:
         return []
     rows = [
         {
-            "name": one.name,
+            "name": say("before") if one.name == "before" else one.name,
             "layers": ", ".join(f"{weight:g}" for weight in one.layers),
-            "total": one.total,
+            "total": f"{one.total:.2f}",
             "expected": "{:g}–{:g}".format(*one.expected) if one.expected else None,
         }
         for one in audit.counterfactuals
     ]
     if audit.aux_total is not None and audit.layers:
         layers = ", ".join(f"{weight:g}" for weight in audit.layers)
-        rows.insert(0, {"name": say("as logged"), "layers": layers, "total": audit.aux_total})
+        total = f"{audit.aux_total:.2f}"
+        rows.insert(0, {"name": say("as logged"), "layers": layers, "total": total})
     columns = (
         Column("name", say("weights")),
         Column("layers", say("of each layer")),
@@ -296,29 +308,41 @@ def series_table(log: Log) -> list[Block]:
     ]
 
 
+def _method(found: Recovered) -> str:
+    """Return how the weights were found, and whether others would do, too."""
+    method = _METHODS.get(found.method, found.method)
+    return method if found.unique else method + say(", not unique")
+
+
 def _series(log: Log) -> list[dict[str, Any]]:
-    """Return one row per phase, term and layer, in the order of the log."""
-    if not len(log):
-        return []
-    columns = np.stack([log.phase, log.term, log.layer])
-    distinct, first, inverse = np.unique(columns, axis=1, return_index=True, return_inverse=True)
-    order = np.argsort(inverse.ravel(), kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(inverse.ravel()))[:-1])
-    rows = []
-    for number in np.argsort(first):
-        phase, term, layer = distinct[:, number]
-        values = log.value[groups[number]]
-        name = log.terms[term] + (say(" of layer {layer}", layer=layer) if layer >= 0 else "")
-        rows.append(
-            {
-                "name": name if log.phases[phase] == "train" else f"{log.phases[phase]} {name}",
-                "count": len(values),
-                "first": float(values[0]),
-                "last": float(values[-1]),
-                "course": [
-                    float(np.median(part))
-                    for part in np.array_split(values, min(_POINTS, len(values)))
-                ],
-            }
-        )
-    return rows
+    """Return one row per phase, term and layer, in the order of the log; segments are joined."""
+    rows: dict[str, dict[str, Any]] = {}
+    pieces: dict[str, list[tuple[float, int]]] = {}
+    for phase in log.phases:
+        for one in series_of(log, phase=phase):
+            name = _name(phase, one.term, one.layer)
+            row = rows.setdefault(name, {"name": name, "count": 0, "first": float(one.values[0])})
+            row["count"] += len(one.values)
+            row["last"] = float(one.values[-1])
+            stretches = np.array_split(one.values, min(4 * _POINTS, len(one.values)))
+            pieces.setdefault(name, []).extend((float(np.median(s)), len(s)) for s in stretches)
+    return [row | {"course": _course(pieces[name])} for name, row in rows.items()]
+
+
+def _name(phase: str, term: str, layer: int | None) -> str:
+    """Return what the page calls a series."""
+    name = term if layer is None else term + say(" of layer {layer}", layer=layer)
+    return name if phase == "train" else f"{phase} " + name
+
+
+def _course(pieces: Sequence[tuple[float, int]]) -> list[float]:
+    """Return at most so many points as a sparkline has, from medians of stretches, and lengths."""
+    medians, lengths = np.array(pieces).T
+    ends = np.cumsum(lengths)
+    slots = min(_POINTS, int(ends[-1]))
+    slot = ((ends - lengths / 2) / ends[-1] * slots).astype(int)
+    points: list[float] = []
+    for number in range(slots):
+        own = medians[slot == number]
+        points.append(float(np.median(own)) if len(own) else points[-1])
+    return points
