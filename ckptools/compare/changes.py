@@ -9,6 +9,7 @@ import numpy as np
 
 from ckptools.compare.align import Aligned, align
 from ckptools.compare.histories import StatePair, judge_states, state_pairs
+from ckptools.compare.inheritance import inherited
 from ckptools.compare.matching import MATCHES, Resemblance, resemblances
 from ckptools.compare.passing import Task, run
 from ckptools.compare.relation import relate, steps_between
@@ -40,7 +41,15 @@ def compare(older: Checkpoint, newer: Checkpoint, *, progress: Progress | None =
     weights = {(two.set, two.name): (one, two) for one, two, _ in aligned.pairs}
     matches, states = _read(aligned.pairs, list(state_pairs(older, named, weights)), progress)
     if not whole and any(_accused(state) for state in states):
-        named, states = _reconsidered(older, newer, named, weights, states)
+        with np.errstate(all="ignore"):
+            renamed = identify_pair(older, newer)
+        states = _reconsidered(older, named, renamed, weights, states)
+        named, whole = renamed, True
+    wanted = _unproved(named, states, nameless=whole)
+    if wanted and (steps_between(older, newer) or 0) > 0:
+        renamed = inherited(older, named, states, wanted)
+        states = _reconsidered(older, named, renamed, weights, states)
+        named = renamed
     matches = _resembling(matches, aligned.pairs, older)
     unmatched = len(aligned.only_a) + len(aligned.only_b)
     return Change(
@@ -70,32 +79,45 @@ def _named(older: Checkpoint, newer: Checkpoint) -> tuple[Checkpoint, bool]:
 
 
 def _accused(state: StateChange) -> bool:
-    """Return whether a bound is broken that would prove something were the name sure."""
-    return any(one.above and one.failed == ("name",) for one in state.bounds.values())
+    """Return whether a bound is broken that proves the less for the lack of a sure name."""
+    return any(one.above and "name" in one.failed for one in state.bounds.values())
+
+
+def _unproved(
+    newer: Checkpoint, states: Sequence[StateChange], *, nameless: bool
+) -> set[tuple[int, int]]:
+    """Return the states whose names matter and are not sure: accused ones, and nameless ones.
+
+    Those without any name are asked for where all of a file was weighed.
+    """
+    accused = {(one.optimizer, one.position) for one in states if _accused(one)}
+    return {
+        (index, place)
+        for index, place, state in _states(newer)
+        if state.standing != "sure"
+        and ((index, place) in accused or (nameless and state.has_state and not state.name))
+    }
 
 
 def _reconsidered(
     older: Checkpoint,
-    newer: Checkpoint,
     named: Checkpoint,
+    renamed: Checkpoint,
     weights: Mapping[tuple[str, str], tuple[NamedTensor, NamedTensor]],
     states: Sequence[StateChange],
-) -> tuple[Checkpoint, list[StateChange]]:
-    """Return the newer file named by all it holds, and the states that this changes anew."""
-    with np.errstate(all="ignore"):
-        renamed = identify_pair(older, newer)
+) -> list[StateChange]:
+    """Return the states, those compared anew that ``renamed`` names otherwise than ``named``."""
     known = {(one, place): state for one, place, state in _states(named)}
-    pending = [
-        pair
+    tasks = [
+        Task(pair.weights, pair)
         for pair in state_pairs(older, renamed, weights)
         if _standing(pair.after) != _standing(known[pair.optimizer, pair.position])
     ]
-    tasks = [Task(pair.weights, pair) for pair in pending]
     run(tasks)
     tasks += _again(tasks)
     anew = [task.state for task in tasks if task.state is not None]
     found = {(state.optimizer, state.position): state for state in (*states, *anew)}
-    return renamed, [found[key] for key in sorted(found)]
+    return [found[key] for key in sorted(found)]
 
 
 def _states(checkpoint: Checkpoint) -> Iterator[tuple[int, int, ParameterState]]:

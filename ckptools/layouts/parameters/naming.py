@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ckptools.layouts.parameters.decide import Answer, decide, laws_of, patterns
 from ckptools.layouts.parameters.directions import Direction, Doubles, direction
+from ckptools.layouts.parameters.pair import decide_pair
 from ckptools.layouts.parameters.problem import Problem, problem
 from ckptools.layouts.parameters.values import FileValues, Samples, read_at
 from ckptools.names.stacks import Place, places
@@ -100,8 +101,6 @@ def _identified(
         answer = decide(asked, located, values)
     else:
         moves = _FileMoves(optimizer, before, candidates, past)
-        from ckptools.layouts.parameters.pair import decide_pair  # scipy, slow to import
-
         answer = decide_pair(asked, located, moves, values)
     return _named(optimizer, weights, candidates, answer)
 

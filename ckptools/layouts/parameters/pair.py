@@ -15,7 +15,6 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from ckptools.layouts.parameters.decide import Answer, decide
 from ckptools.layouts.parameters.directions import Direction, Doubles
@@ -30,6 +29,8 @@ _ELEMENTS = 4096
 _RUN = 128
 #: Shorter tensors need the size of the step, not only its direction.
 _SHORT = 16
+#: Times the median size beyond which one element would drown the others.
+_DROWNS = 50.0
 #: Median best correlation from which files count as consecutive.
 _CONSECUTIVE = 0.95
 #: Between consecutive files: the least correlation that proves...
@@ -140,14 +141,29 @@ def _spread(numel: int) -> Positions:
 
 
 def _unit(rows: Sequence[Doubles | None], size: int) -> Doubles:
-    """Return rows of length 1; zeros for what is missing, unmoved or not finite."""
+    """Return rows of length 1; zeros for what is missing or unmoved."""
     out = np.zeros((len(rows), size))
     for index, row in enumerate(rows):
-        if row is not None and np.isfinite(row).all():
-            norm = float(np.linalg.norm(row))
+        if row is not None:
+            tamed = _tamed(row)
+            norm = float(np.linalg.norm(tamed))
             if norm > 0:
-                out[index] = row / norm
+                out[index] = tamed / norm
     return out
+
+
+def _tamed(row: Doubles) -> Doubles:
+    """Return values without the few that drown the others: a damaged element is not the tensor.
+
+    What is not finite becomes 0, and nothing is larger than many times the median size.
+    """
+    finite = np.where(np.isfinite(row), row, 0.0)
+    size = np.abs(finite)
+    moved = size[size > 0]
+    if moved.size < _SHORT or size.max() <= _DROWNS * float(np.median(moved)):
+        return finite
+    most = _DROWNS * float(np.median(moved))
+    return np.clip(finite, -most, most)
 
 
 def _proved(classes: list[_Class], consecutive: bool) -> dict[int, int]:
@@ -260,8 +276,18 @@ def _best_order(
     count = sum(len(one.slots) for one in classes)
     if count == 0 or reached < _SILENT * count:
         return None
+    return list(best.candidates) if _explains(reached, classes) else None
+
+
+def _explains(reached: float, classes: list[_Class]) -> bool:
+    """Return whether an order reaches four fifths of what the best free assignment does."""
+    most = sum(float(one.scores.max(axis=1).sum()) for one in classes)
+    if reached >= 0.8 * most:
+        return True
+    from scipy.optimize import linear_sum_assignment  # slow to import, and hardly ever needed
+
     free = sum(float(one.scores[linear_sum_assignment(-one.scores)].sum()) for one in classes)
-    return list(best.candidates) if reached >= 0.8 * free else None
+    return reached >= 0.8 * free
 
 
 def _merged(
