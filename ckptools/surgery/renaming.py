@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ckptools.errors import OperationError
+from ckptools.layouts.pairing import AVERAGED
 from ckptools.names.prefixes import without_wrappers
 from ckptools.surgery import places
 from ckptools.surgery.edits import Edits, same_key, view
@@ -64,13 +65,17 @@ def _kept_ties(weights: WeightSet, names: Names) -> Iterator[tuple[str, str]]:
 def likewise(checkpoint: Checkpoint, tensors: list[NamedTensor]) -> list[WeightSet]:
     """Return the set that tensors are from, and its copies (averaged weights) that hold them all.
 
-    What holds the same names with the same shapes is a copy.
+    A copy holds the same names with the same shapes and is called an average, or is what the
+    average is of; two networks of one architecture are two networks.
     """
     shapes = {tensor.name: tensor.ref.shape for tensor in tensors}
+    own = {tensor.set for tensor in tensors}
+    averaged = all(AVERAGED.search(name) for name in own)
     found = []
     for weights in checkpoint.weight_sets:
         held = {tensor.name: tensor.ref.shape for tensor in weights.tensors}
-        if shapes.items() <= held.items():
+        alike = shapes.items() <= held.items()
+        if weights.name in own or (alike and (averaged or AVERAGED.search(weights.name))):
             found.append(weights)
     return found
 

@@ -54,38 +54,52 @@ def drop(checkpoint: Checkpoint, *, module: tuple[str, ...], set: str | None = N
 
 
 def _whole_blocks(tensors: tuple[NamedTensor, ...], names: dict[str, str | None]) -> set[_Block]:
-    """Return the blocks of which no tensor stays."""
-    every = {(t.stack, t.block) for t in tensors if t.stack is not None and t.block is not None}
-    stay = {(t.stack, t.block) for t in tensors if t.name not in names}
-    return {
-        (stack, block) for stack, block in every - stay if stack is not None and block is not None
-    }
+    """Return the numbered children (of stacks, and of anything else) of which no tensor stays."""
+    every: set[_Block] = set()
+    stay: set[_Block] = set()
+    for tensor in tensors:
+        found = set(_numbers(tensor))
+        every |= found
+        if tensor.name not in names:
+            stay |= found
+    return every - stay
+
+
+def _numbers(tensor: NamedTensor) -> Iterator[_Block]:
+    """Yield every (parent, number) on the way to a tensor."""
+    words = tensor.name.split(".")
+    for index, word in enumerate(words[:-1]):
+        if word.isdecimal():
+            yield ".".join(words[:index]), int(word)
+    if tensor.stack is not None and "*" in tensor.stack and tensor.block is not None:
+        yield tensor.stack, tensor.block
 
 
 def _moved_up(
     tensors: tuple[NamedTensor, ...], names: dict[str, str | None], gone: set[_Block]
 ) -> dict[str, str | None]:
-    """Return new names for the tensors behind the blocks that go."""
+    """Return new names for the tensors behind the children that go."""
     found: dict[str, str | None] = {}
     for tensor in tensors:
-        if tensor.stack is None or tensor.block is None or tensor.name in names:
+        if tensor.name in names:
             continue
-        below = sum(s == tensor.stack and block < tensor.block for s, block in gone)
-        if below:
-            found[tensor.name] = _numbered(tensor, tensor.block - below)
+        words = tensor.name.split(".")
+        for parent, number in _numbers(tensor):
+            below = sum(other == parent and index < number for other, index in gone)
+            if below:
+                _renumber(words, parent, number - below)
+        if (new := ".".join(words)) != tensor.name:
+            found[tensor.name] = new
     return found
 
 
-def _numbered(tensor: NamedTensor, block: int) -> str:
-    """Return a tensor's name with another block number."""
-    assert tensor.stack is not None
-    words = tensor.name.split(".")
-    stack = tensor.stack.split(".") if tensor.stack else []
-    if stack and "*" in stack[-1]:
-        words[len(stack) - 1] = stack[-1].replace("*", str(block))
+def _renumber(words: list[str], parent: str, number: int) -> None:
+    """Put another number into the words of a name."""
+    above = parent.split(".") if parent else []
+    if above and "*" in above[-1]:
+        words[len(above) - 1] = above[-1].replace("*", str(number))
     else:
-        words[len(stack)] = str(block)
-    return ".".join(words)
+        words[len(above)] = str(number)
 
 
 def _notes(
@@ -97,7 +111,7 @@ def _notes(
         if tensor.stack is not None and tensor.block is not None:
             counts.setdefault(tensor.stack, set()).add(tensor.block)
     notes = []
-    for stack in dict.fromkeys(stack for stack, _ in sorted(gone)):
+    for stack in dict.fromkeys(stack for stack, _ in sorted(gone) if stack in counts):
         before = len(counts[stack])
         alike = [
             other for other in counts if other not in dict(gone) and len(counts[other]) == before
