@@ -54,7 +54,7 @@ def test_a_damaged_container_is_an_error(
     assert (found[0].severity, found[0].confidence, found[0].code[:3]) == ("error", "proof", "FIL")
 
 
-@pytest.mark.parametrize(("architecture", "seed"), RUNS)
+@pytest.mark.parametrize(("architecture", "seed"), RUNS[:1])
 def test_most_are_found_in_the_damaged_file_alone(
     architecture: str, seed: int, tmp_path: Path
 ) -> None:
