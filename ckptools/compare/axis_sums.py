@@ -12,14 +12,23 @@ from ckptools.errors import CkptoolsError
 from ckptools.types.tensor import TensorRef
 
 
-def axis_residuals(ref: TensorRef) -> tuple[float, float] | None:
-    """Return ‖Σ over the first axis‖/‖m‖ and ‖Σ over the others‖/‖m‖ of a tensor.
+def axis_residuals(ref: TensorRef) -> tuple[float, ...] | None:
+    """Return ‖Σ over the first axis‖/‖m‖ and ‖Σ over the others‖/‖m‖; of a vector the first only.
 
     Both are about 1 for unrelated elements, and near 0 where architecture forces the sum to zero
-    (:mod:`ckptools.compare.bounds.zero_sum`).  None where the values cannot be read, are not
-    finite, or all zero; memory is one row, one column and a chunk.
+    (:mod:`ckptools.compare.bounds.zero_sum`).  None as for :func:`axis_norms`.
     """
-    if len(ref.shape) < 2 or not ref.numel:
+    found = axis_norms(ref)
+    return None if found is None else tuple(norm / found[0] for norm in found[1:])
+
+
+def axis_norms(ref: TensorRef) -> tuple[float, ...] | None:
+    """Return ‖m‖, ‖Σ over the first axis‖, and ‖Σ over the others‖ for more than a vector.
+
+    None where the values cannot be read, are not finite, or all zero; memory is one row, one
+    column and a chunk.
+    """
+    if not ref.shape or not ref.numel:
         return None
     rows, columns = ref.shape[0], ref.numel // ref.shape[0]
     down, across = np.zeros(columns), np.zeros(rows)
@@ -34,8 +43,16 @@ def axis_residuals(ref: TensorRef) -> tuple[float, float] | None:
         return None
     if not math.isfinite(squares) or squares == 0:
         return None
-    norm = math.sqrt(squares)
-    return float(np.linalg.norm(down)) / norm, float(np.linalg.norm(across)) / norm
+    sums = (down,) if len(ref.shape) < 2 else (down, across)
+    return (math.sqrt(squares), *(float(np.linalg.norm(one)) for one in sums))
+
+
+def total(ref: TensorRef) -> float | None:
+    """Return the sum of a tensor, None where it cannot be read."""
+    try:
+        return math.fsum(float(chunk.sum(dtype=np.float64)) for chunk in even_chunks(ref))
+    except CkptoolsError:
+        return None
 
 
 def _add(values: Floats, start: int, columns: int, down: Floats, across: Floats) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ckptools.compare.changes import compare
 from ckptools.types.evidence import Evidence
 from tests.builders.resumes import place, saved
 
@@ -74,14 +75,14 @@ def state(
 ) -> State:
     """Return what the file holds, to be edited."""
     loaded: State = torch.load(_trained(kind, steps, clip, seed), weights_only=True)
-    return loaded | {"epoch": 1}
+    return loaded | {"epoch": 1, "global_step": steps}
 
 
 def following(kind: str = "AdamW", *, steps: int = 40, seed: int = 0) -> State:
     """Return what the file of the very next step holds."""
     path = _trained(kind, steps, None, seed).with_name("next.pth")
     loaded: State = torch.load(path, weights_only=True)
-    return loaded | {"epoch": 1}
+    return loaded | {"epoch": 1, "global_step": steps + 1}
 
 
 def evidence(
@@ -99,6 +100,29 @@ def evidence(
     if args is not None:
         held["args"] = args
     return saved(held)
+
+
+def pair(
+    fault: Callable[[State], None] | None = None,
+    kind: str = "AdamW",
+    *,
+    older: State | None = None,
+    steps: int = 40,
+) -> Evidence:
+    """Return the comparison of two consecutive steps, with a fault in the newer file."""
+    newer = following(kind, steps=steps)
+    if fault is not None:
+        fault(newer)
+    return compared(older or state(kind, steps=steps), newer)
+
+
+def compared(older: State, newer: State) -> Evidence:
+    """Return the comparison of two files that hold these."""
+    before, after = saved(older).checkpoint, saved(newer).checkpoint
+    assert before is not None
+    assert after is not None
+    change = compare(before, after)
+    return Evidence(change.b, earlier=(Evidence(change.a),), changes=(change,))
 
 
 def slots(held: State, name: str) -> dict[str, torch.Tensor]:

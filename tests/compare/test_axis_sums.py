@@ -34,4 +34,10 @@ def test_sums_over_both_axes(
 def test_nothing_to_say(tmp_path: Path) -> None:
     assert axis_residuals(saved(tmp_path, np.zeros((3, 4), np.float32))) is None
     assert axis_residuals(saved(tmp_path, np.full((3, 4), np.nan, np.float32))) is None
-    assert axis_residuals(saved(tmp_path, np.ones(5, np.float32))) is None
+    assert axis_residuals(saved(tmp_path, np.ones((), np.float32))) is None
+
+
+def test_a_vector_has_one_sum(tmp_path: Path) -> None:
+    values = np.array([3.0, -1.0, -2.0, 0.5], np.float32)
+    expected = 0.5 / np.linalg.norm(values)
+    assert axis_residuals(saved(tmp_path, values)) == pytest.approx((expected,))

@@ -16,8 +16,9 @@ from ckptools.compare.bounds.clip import (
 )
 from ckptools.compare.bounds.identity import digest, stale
 from ckptools.compare.bounds.premises import AdamPremises
+from ckptools.compare.bounds.result import BoundResult
 from ckptools.compare.bounds.schedule import largest_rate
-from ckptools.compare.bounds.zero_sum import zero_sum, zero_sum_residual
+from ckptools.compare.bounds.zero_sum import broken, zero_sum_residual
 
 
 def clipped_run(
@@ -80,39 +81,59 @@ def test_premises_of_the_clip() -> None:
     assert clip([], 1.0, 5, AdamPremises(step=5)).ratio is None
 
 
-def trained_head() -> list[np.ndarray]:
+def trained_head(rounds: int = 60, noise: float = 0.0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return both moments of a head after every step; ``noise`` makes gradients alternate."""
     torch.manual_seed(0)
     head = torch.nn.Linear(16, 10)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
     moments = []
-    for _ in range(60):
+    for number in range(rounds):
         x, y = torch.randn(32, 16), torch.randint(0, 10, (32,))
+        x = x + noise * (-1) ** number
         loss = torch.nn.functional.cross_entropy(head(x), y, label_smoothing=0.1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        moments.append(optimizer.state[head.weight]["exp_avg"].numpy().copy())
+        state = optimizer.state[head.weight]
+        moments.append((state["exp_avg"].numpy().copy(), state["exp_avg_sq"].numpy().copy()))
     return moments
 
 
-def test_a_softmax_head_sums_to_zero_over_classes() -> None:
+@pytest.mark.parametrize("noise", [0.0, 10.0, 1000.0])
+def test_a_softmax_head_sums_to_zero_over_classes(noise: float) -> None:
+    moments = trained_head(noise=noise)
+    for step, (m, v) in enumerate(moments, 1):
+        premises = AdamPremises(step=step, weight_decay=0.01)
+        assert zero_sum_residual(m, v, premises) < 5e-7
+
+
+def test_what_breaks_a_zero_sum() -> None:
     moments = trained_head()
-    before, after = moments[40], moments[59]
+    (m_a, v_a), (after, v) = moments[40], moments[59]
     premises = AdamPremises(step=60, earlier_step=41, weight_decay=0.01)
-    assert zero_sum_residual(after) < 3.3e-7
-    assert zero_sum_residual(after, axis=1) > 0.04
-    assert zero_sum(before, after, premises).above == 0
-    assert zero_sum(before, after, premises).ratio < 0.4
-    noisy = after + 1e-5 * np.sqrt(np.mean(after**2)) * np.random.default_rng(0).standard_normal(
-        after.shape
-    )
-    assert zero_sum(before, noisy, premises).proves
+    before = zero_sum_residual(m_a, v_a, AdamPremises(step=41))
+    assert zero_sum_residual(after, v, premises, axis=1) > 0.01
+
+    def judged(m: np.ndarray, how: AdamPremises = premises) -> BoundResult:
+        return broken(before, zero_sum_residual(m, v, how), m.size, how)
+
+    assert judged(after).above == 0
+    assert judged(after).ratio < 0.1
+    rng = np.random.default_rng(0)
+    noisy = after + 2e-4 * np.sqrt(np.mean(after**2)) * rng.standard_normal(after.shape)
+    assert judged(noisy).proves
     one = after.copy()
-    one[3, 5] *= np.float32(1.001)
-    assert zero_sum(before, one, premises).proves
-    assert zero_sum(before.T, after.T, premises).judged == 0
+    one[3, 5] *= np.float32(1.01)
+    assert judged(one).proves
+    least = after.copy()
+    size = np.sqrt(v.sum() / (1 - 0.999**60))
+    least[3, 5] += np.float32(1.05e-5 * size)
+    assert judged(least).proves
+    least[3, 5] = after[3, 5] + np.float32(0.9e-5 * size)
+    assert judged(least).above == 0
+    assert broken(1e-3, 1.0, 5, premises).judged == 0
     coupled = AdamPremises(step=60, weight_decay=0.1, decoupled=False)
-    assert zero_sum(before, noisy, coupled).failed == ("decay-kind",)
+    assert judged(noisy, coupled).failed == ("decay-kind",)
 
 
 def digests(values: dict[str, np.ndarray]) -> dict[str, bytes]:

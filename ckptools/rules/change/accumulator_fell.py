@@ -1,0 +1,81 @@
+"""CHG113: sums and maxima of squares that changed as no steps change them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from ckptools.rules import advice
+from ckptools.rules.changes import gathered, modules, of_one_run
+from ckptools.rules.kin import unproved, violations
+from ckptools.rules.registry import found, rule
+from ckptools.types.change import StateChange
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+from ckptools.types.wording import say
+
+
+@rule(
+    "CHG113",
+    "accumulator-fell",
+    severity="error",
+    confidence="proof",
+    needs=("checkpoint", "changes"),
+)
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """A sum, mean or maximum of squares fell further than steps can let it fall, or rose so.
+
+    What it means
+        Adagrad's sums never fall, RMSprop's mean and Adamax's maximum lose at most a fixed share
+        a step, and AMSGrad's maximum never falls, never lies below the second moment, and never
+        rises above what the second moment can have been in between. Some element does otherwise.
+
+    Why it matters
+        The optimizer scales every step by these slots: the state was reset, exchanged, or is of
+        another time.
+
+    False alarms
+        None as far as the premises hold: the older file is an ancestor of the newer one, settings
+        constant between them, own step counts right. Where one fails the finding is a hint and
+        names it. 0 over some 10,000 adversarial histories of each kind.
+
+    What to do
+        Bring module and state back from the earlier checkpoint, or reset this state.
+
+    References
+        Duchi et al. 2011; Kingma & Ba 2015; Reddi et al. 2018; derivations in
+        compare/bounds/decay.py and relatives.py.
+    """
+    from ckptools.compare.kin import accumulators  # numpy
+
+    for change in of_one_run(evidence):
+        states = accumulators(change)
+        hits = violations(states)
+        inside = modules(change)
+        for target, members in gathered(hits, _target, partial(_module, inside)).items():
+            (worst,) = members[0].bounds.values()
+            unknown = unproved(change, states, worst)
+            yield found(
+                target,
+                say(
+                    "{above:,} of {judged:,} elements cannot have grown out of {path} in {steps} "
+                    "steps",
+                    above=worst.above,
+                    judged=worst.judged,
+                    path=change.a.path,
+                    steps=members[0].steps,
+                )
+                + (say(" ({unknown})", unknown=unknown) if unknown else ""),
+                evidence={"bound": worst.bound, "states": [one.target for one in members][:100]},
+                limit=1.0,
+                confidence="hint" if unknown else "",
+                advice=advice.restore(evidence, target if members[0].name else None),
+            )
+
+
+def _target(state: StateChange) -> str:
+    return state.target
+
+
+def _module(inside: dict[str, str], state: StateChange) -> str:
+    return inside.get(state.target, state.target)

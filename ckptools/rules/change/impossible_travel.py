@@ -1,0 +1,79 @@
+"""CHG112: weights that moved further than SGD, Adagrad, RMSprop or Lion can move them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from ckptools.rules import advice
+from ckptools.rules.changes import gathered, modules, of_one_run
+from ckptools.rules.kin import unproved, violations
+from ckptools.rules.registry import found, rule
+from ckptools.types.change import StateChange
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+from ckptools.types.wording import say
+
+
+@rule(
+    "CHG112",
+    "impossible-travel",
+    severity="error",
+    confidence="proof",
+    needs=("checkpoint", "changes"),
+)
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """A weight moved further since the earlier checkpoint than its optimizer can have moved it.
+
+    What it means
+        SGD with momentum moves a weight along its buffer (judged over one step), Lion by its
+        learning rate a step, Adagrad and RMSprop by what their sums of squares allow. At least
+        one element is beyond, rounding included: something else than training wrote it.
+
+    Why it matters
+        Whatever wrote it (a flipped bit, a wrong shard, a reset module) is not in the log.
+
+    False alarms
+        None as far as the premises hold; where one is assumed (the largest learning rate between
+        the files, the state's name, one run) the finding is a hint and names it. 0 over some
+        10,000 adversarial histories of each kind.
+
+    What to do
+        Bring the module back from the earlier checkpoint.
+
+    References
+        Duchi et al. 2011; Chen et al. 2023 (Lion); derivations in compare/bounds/relatives.py.
+    """
+    from ckptools.compare.kin import travels  # numpy
+
+    for change in of_one_run(evidence):
+        states = travels(change)
+        hits = violations(states)
+        inside = modules(change)
+        for target, members in gathered(hits, _target, partial(_module, inside)).items():
+            (worst,) = members[0].bounds.values()
+            unknown = unproved(change, states, worst)
+            yield found(
+                target,
+                say(
+                    "{above:,} of {judged:,} elements moved up to {ratio:.4g} times as far as "
+                    "{steps} steps can",
+                    above=worst.above,
+                    judged=worst.judged,
+                    ratio=worst.ratio,
+                    steps=members[0].steps,
+                )
+                + (say(" ({unknown})", unknown=unknown) if unknown else ""),
+                evidence={"bound": worst.bound, "tensors": [one.target for one in members][:100]},
+                limit=1.0,
+                confidence="hint" if unknown else "",
+                advice=advice.restore(evidence, target if members[0].name else None),
+            )
+
+
+def _target(state: StateChange) -> str:
+    return state.target
+
+
+def _module(inside: dict[str, str], state: StateChange) -> str:
+    return inside.get(state.target, state.target)

@@ -1,0 +1,32 @@
+"""What the rules on optimizers other than Adam share: violations, and what is not proved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ckptools.rules.changes import premises
+from ckptools.types.change import Change, StateChange
+from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # numpy, which a listing does without
+    from ckptools.compare.bounds.result import BoundResult
+
+
+def violations(states: Sequence[StateChange]) -> list[StateChange]:
+    """Return the states whose one bound some element breaks, the worst first."""
+    hits = [state for state in states if any(one.above for one in state.bounds.values())]
+    return sorted(hits, key=lambda state: -max(one.ratio for one in state.bounds.values()))
+
+
+def unproved(change: Change, states: Sequence[StateChange], worst: BoundResult) -> str:
+    """Return the premises that fail in words, or an empty text.
+
+    The older file is an ancestor where the optimizers' ids are the same memory addresses, or
+    where most states keep the bound.
+    """
+    words = premises([worst])
+    kept = len(states) - len(violations(states))
+    if not change.relation.evidence.get("same_ids") and kept <= len(states) / 2:
+        words = words or say("the older file may be of another run")
+    return words
