@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from ckptools.cli.options import output_options, rule_options, rule_settings
+from ckptools.cli.alone import without_linear_algebra
+from ckptools.cli.options import model_option, output_options, rule_options, rule_settings
 from ckptools.cli.output import Output
 from ckptools.types.blocks import Result
 
@@ -15,6 +16,7 @@ from ckptools.types.blocks import Result
 @click.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
+@model_option
 @rule_options
 @output_options
 def command(
@@ -35,6 +37,7 @@ def command(
       ckptools diff checkpoint_epoch_11.pth checkpoint_epoch_12.pth
       ckptools diff base.safetensors tuned.safetensors --format csv
     """  # noqa: D301  click's mark for a block that keeps its lines
+    without_linear_algebra()
     from ckptools.workflows.diff import diff
 
     with output.progress("comparing") as progress:

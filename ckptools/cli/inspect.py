@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ckptools.cli.options import output_options, rule_options, rule_settings
+from ckptools.cli.alone import without_linear_algebra
+from ckptools.cli.options import model_option, output_options, rule_options, rule_settings
 from ckptools.cli.output import Output
 from ckptools.types.blocks import Result
 
@@ -40,6 +40,7 @@ from ckptools.types.blocks import Result
     metavar="EARLIER",
     help="Compare with an earlier checkpoint of the run, too; repeatable.",
 )
+@model_option
 @rule_options
 @output_options
 def command(
@@ -69,7 +70,7 @@ def command(
     from ckptools.workflows.inspect import Shown, inspect
 
     if not (how["spectrum"] or how["list_only"]):
-        _without_linear_algebra()
+        without_linear_algebra()
     path = resolve(checkpoint, output.say)
     with output.progress("reading") as progress:
         found = inspect(
@@ -82,11 +83,3 @@ def command(
     for remark in found.measurements.remarks if found.measurements is not None else ():
         output.say(remark)
     return found
-
-
-def _without_linear_algebra() -> None:
-    """Spare the loading of what only spectra need: BLAS's spinning threads, and scipy's BLAS."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it when it is imported
-    from ckptools.stats import kernel
-
-    kernel.alone = True

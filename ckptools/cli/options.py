@@ -142,6 +142,12 @@ _FORM = stack(
     ),
 )
 
+model_option = click.option(
+    "--model",
+    metavar="MODULE:BUILD",
+    help="A function of yours that gives the model; its order names the optimizer's states.",
+)
+
 rule_options = stack(
     click.option(
         "--select",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ckptools.cli.alone import without_linear_algebra
 from ckptools.cli.options import output_options, rule_options, rule_settings
 from ckptools.cli.output import Output
 from ckptools.types.blocks import Result
@@ -31,6 +32,7 @@ def command(
       ckptools timeline runs/lanes
       ckptools timeline checkpoint_epoch_*.pth --format csv
     """  # noqa: D301  click's mark for a block that keeps its lines
+    without_linear_algebra()
     from ckptools.workflows.timeline import timeline
 
     with output.progress("comparing") as progress:

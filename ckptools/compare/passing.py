@@ -29,6 +29,7 @@ from ckptools.compare.histories import Judging, StatePair, even_chunks, slot_chu
 from ckptools.compare.screens import BLOCK, MARGIN, PRECISION, Screen, screen
 from ckptools.errors import CkptoolsError
 from ckptools.stats.families import family
+from ckptools.stats.kernel import sparing
 from ckptools.stats.pieces import pieces, seekable
 from ckptools.types.change import StateChange
 from ckptools.types.checkpoint import NamedTensor
@@ -99,8 +100,9 @@ def run(tasks: Sequence[Task], progress: Progress | None = None) -> None:
 def _compiled() -> Any | None:
     """Return the compiled kernels, None where they cannot be had; numpy gives the same."""
     try:
-        found = importlib.import_module("ckptools.compare.compiled")
-        found.prepare()
+        with sparing():
+            found = importlib.import_module("ckptools.compare.compiled")
+            found.prepare()
     except (ImportError, OSError, RuntimeError):
         return None
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -118,12 +118,17 @@ def engine(
     if nbytes < COMPILED_ABOVE:
         return _as_engine(plain), None
     try:
-        with _hidden("scipy") if alone else nullcontext():
+        with sparing():
             compiled = importlib.import_module("ckptools.stats.compiled")
             compiled.prepare(families, joint=joint)
         return _as_engine(compiled), None
     except (ImportError, OSError, RuntimeError) as error:
         return _as_engine(plain), f"compiled kernels are not available ({error}); numpy is used"
+
+
+def sparing() -> AbstractContextManager[None]:
+    """Return where numba is loaded: without scipy when this process is ``alone``."""
+    return _hidden("scipy") if alone else nullcontext()
 
 
 @contextmanager

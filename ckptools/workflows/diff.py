@@ -19,6 +19,7 @@ from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import join, say
+from ckptools.workflows.model import pair_named_by_model
 from ckptools.workflows.outcome import Outcome
 from ckptools.workflows.subject import subject
 
@@ -175,6 +176,7 @@ def diff(
     baseline: Sequence[str] = (),
     limits: Mapping[str, Any] | None = None,
     fail_on: str = "error",
+    model: str | None = None,
     progress: Progress | None = None,
 ) -> Diff:
     """Compare the checkpoint ``b`` with ``a``, tensor by tensor, in bounded memory.
@@ -182,12 +184,20 @@ def diff(
     ``a`` is taken as the older one and never exchanged with ``b``: when it has more steps,
     ``steps_between`` is negative and nothing is proved.
 
+    Parameters
+    ----------
+    select, ignore, baseline, limits, fail_on: as in :func:`ckptools.inspect`.
+    model: ``package.module:build``, code of yours that gives the model: where the files do not
+        name the optimizer's states, its order of parameters has the last word.
+
     Raises
     ------
     OpenError: a file cannot be read.
     SettingsError: a rule or limit is wrong.
     """
     older, newer = checkpoint_at(a), checkpoint_at(b)
+    if model is not None:
+        older, newer = pair_named_by_model(older, newer, model)
     change = compare(older, newer, progress=progress)
     evidence = Evidence(
         change.b,

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ckptools import layouts
 from ckptools.compare.align import Renaming, renamings
 from ckptools.errors import SettingsError
-from ckptools.names.prefixes import strip
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
 from ckptools.types.checkpoint import Checkpoint, WeightSet
 from ckptools.types.finding import Finding, Judgement
 from ckptools.types.wording import say
+from ckptools.workflows.model import Shape, shapes_of_model
 from ckptools.workflows.outcome import Outcome
 
-Shape = tuple[int, ...]
 _SHOWN = 30
 
 
@@ -206,31 +200,3 @@ def _fitted(
 
 def _shapes(weights: WeightSet) -> dict[str, Shape]:
     return {tensor.name: tensor.ref.shape for tensor in weights.tensors}
-
-
-def shapes_of_model(model: str) -> dict[str, Shape]:
-    """Return the names and shapes of the model's state dict, wrapper prefixes stripped."""
-    where, _, function = model.rpartition(":")
-    if not where or not function:
-        raise SettingsError(f"{model!r} is not of the form package.module:build")
-    try:
-        built = getattr(_module(where), function)()
-        state = built.state_dict()
-    except (ImportError, AttributeError, TypeError, OSError) as error:
-        raise SettingsError(f"cannot build the model: {error}", where=model) from error
-    _, names = strip(state)
-    return {names[key]: tuple(value.shape) for key, value in state.items()}
-
-
-def _module(where: str) -> ModuleType:
-    """Import a module by its name, or by its file."""
-    if not where.endswith(".py"):
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
-        return importlib.import_module(where)
-    found = importlib.util.spec_from_file_location(Path(where).stem, where)
-    if found is None or found.loader is None:
-        raise ImportError(f"{where} is no Python file")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module

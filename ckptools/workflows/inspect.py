@@ -176,6 +176,7 @@ def inspect(
     shown: Shown | None = None,
     save_measures: str | Path | None = None,
     against: Sequence[str | Path] = (),
+    model: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
@@ -194,6 +195,8 @@ def inspect(
     save_measures: keep the measurements in this file.
     against: earlier checkpoints of the run to compare with; the nearest one is held against the
         bounds of training.
+    model: ``package.module:build``, code of yours that gives the model: where the file does not
+        name the optimizer's states, its order of parameters has the last word.
     threads: for the measuring pass; by default as many as there are processors.
     progress: called with (bytes done, bytes in all).
 
@@ -208,6 +211,10 @@ def inspect(
     checksums = None
     if measurements is None:
         checksums = _checksums(checkpoint.container, verify, list_only, progress)
+        if model is not None:
+            from ckptools.workflows.model import named_by_model  # imports your code, hence torch
+
+            checkpoint = named_by_model(checkpoint, model)
         if not list_only:
             checkpoint = _named(checkpoint)
             measurements = _measure(checkpoint, spectrum, threads, progress)

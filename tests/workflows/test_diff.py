@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from ckptools.cli import main as cli
+from ckptools.errors import SettingsError
 from ckptools.report import media, render
 from ckptools.workflows.diff import diff
+from ckptools.workflows.inspect import inspect
 from tests.builders.pairs import FC1, flip_bit, run
 from tests.builders.small_run import planted
 
@@ -139,3 +141,41 @@ def test_cosines_of_modules_are_those_of_their_vectors() -> None:
     row = next(row for row in found.modules() if row["name"] == "blocks.1")
     assert row["cosine"] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     assert row["relative_change"] == pytest.approx(np.linalg.norm(b - a) / np.linalg.norm(a))
+
+
+MODEL = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.ModuleDict({"second": nn.Linear(8, 8), "first": nn.Linear(8, 8)})
+"""
+
+
+def test_a_model_has_the_last_word_for_names(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(MODEL)
+    torch.manual_seed(0)
+    second, first = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+    parameters = [*second.parameters(), *first.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    paths = []
+    for step in range(1, 12):
+        optimizer.zero_grad()
+        x = torch.randn(4, 8)
+        (first(torch.relu(second(x))) - x).square().mean().backward()
+        optimizer.step()
+        if step in (1, 11):
+            held = {f"first.{n}": p.data for n, p in first.named_parameters()}
+            held |= {f"second.{n}": p.data for n, p in second.named_parameters()}
+            paths.append(tmp_path / f"step_{step}.pth")
+            state = {"model": held, "optimizer": optimizer.state_dict(), "step": step}
+            torch.save(state, paths[-1])
+    found = diff(*paths, model=f"{tmp_path / 'net.py'}:build").change.b.optimizers[0]
+    assert found.matched_by == "model"
+    truth = ["second.weight", "second.bias", "first.weight", "first.bias"]
+    assert [state.name for state in found.states] == truth
+    alone = inspect(paths[1], model=f"{tmp_path / 'net.py'}:build").document()["optimizers"][0]
+    assert alone["matched_by"] == "model"
+    with pytest.raises(SettingsError):
+        diff(*paths, model="no_such_module:build")

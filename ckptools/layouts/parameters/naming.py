@@ -60,24 +60,35 @@ def identify_pair(older: Checkpoint, newer: Checkpoint, *, values: bool = True) 
     return replace(newer, optimizers=tuple(found))
 
 
-def identify_by_model(checkpoint: Checkpoint, parameters: Sequence[str]) -> Checkpoint:
+def identify_by_model(
+    checkpoint: Checkpoint, parameters: Sequence[str], older: Checkpoint | None = None
+) -> Checkpoint:
     """Return the checkpoint with its states named in the order of a model that was built.
 
     ``parameters`` are the names of the model's trained parameters as it registers them; other
-    tensors are no candidates.  Names in the file still come first.
+    tensors are no candidates.  Names in the file still come first.  With an ``older`` checkpoint of
+    the run the states are also weighed by how they moved the weights.
     """
+    ordered = _in_order(checkpoint, parameters)
+    past = None if older is None else _in_order(older, parameters)
+    found = []
+    for index, optimizer in enumerate(checkpoint.optimizers):
+        known = past is not None and index < len(past.optimizers)
+        before = past.optimizers[index] if past is not None and known else None
+        named = _identified(optimizer, ordered, before, past if known else None)
+        by_model = named is not optimizer and named.matched_by != "none"
+        found.append(replace(named, matched_by="model") if by_model else named)
+    return replace(checkpoint, optimizers=tuple(found))
+
+
+def _in_order(checkpoint: Checkpoint, parameters: Sequence[str]) -> Checkpoint:
+    """Return the checkpoint with only these parameters, in this order."""
     rank = {name: index for index, name in enumerate(parameters)}
     sets = []
     for one in checkpoint.weight_sets:
         known = sorted((t for t in one.tensors if t.name in rank), key=lambda t: rank[t.name])
         sets.append(replace(one, tensors=tuple(known)))
-    ordered = replace(checkpoint, weight_sets=tuple(sets))
-    found = []
-    for optimizer in checkpoint.optimizers:
-        named = _identified(optimizer, ordered)
-        by_model = named is not optimizer and named.matched_by != "none"
-        found.append(replace(named, matched_by="model") if by_model else named)
-    return replace(checkpoint, optimizers=tuple(found))
+    return replace(checkpoint, weight_sets=tuple(sets))
 
 
 def _identified(
