@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ckptools.surgery import places, values
 from ckptools.surgery.edits import Edits
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
 from ckptools.types.tensor import TensorRef
-from ckptools.types.tree import entries, unwrap
+from ckptools.types.tree import Pairs, entries, unwrap
 
 #: entries of a state that count the parameter's own steps
 STEPS = ("step", "steps")
@@ -71,6 +73,34 @@ def set_step(
             edits.set_item(node, key, type(counter)(step) if counter is not None else int(step))
         done[key] = "zero" if step == 0 else f"{step:g}"
     return done
+
+
+def create(
+    checkpoint: Checkpoint,
+    edits: Edits,
+    to: tuple[OptimizerState, ParameterState],
+    donor: Checkpoint,
+    given: tuple[OptimizerState, ParameterState],
+) -> dict[str, str]:
+    """Give a parameter without any state that of another file; {} where kinds do not agree."""
+    (optimizer, state), (theirs, source) = to, given
+    held = entries(places.state_node(places.optimizer_node(donor, theirs), source))
+    if not held or optimizer.kind not in (theirs.kind, "unknown"):
+        return {}
+    pairs = [(key, _portable(value)) for key, value in held]
+    if any(value is None for _, value in pairs):
+        return {}
+    states = places.child(places.optimizer_node(checkpoint, optimizer), "state")
+    edits.set_item(states, state.id, Pairs(pairs))
+    return {str(key): "created" for key, _ in pairs}
+
+
+def _portable(node: object) -> object | None:
+    """Return what stands for a state's entry in another file, None for what cannot be moved."""
+    value = unwrap(node)
+    if isinstance(value, TensorRef):
+        return replace(value) if value.readable else None
+    return value if isinstance(value, (bool, int, float)) else None
 
 
 def copy(

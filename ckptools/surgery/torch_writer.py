@@ -6,7 +6,7 @@ persistent ids change.  A tensor that comes without such a call (from safetensor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from ckptools.surgery.encode import Rewrite, encode
 from ckptools.surgery.output import Moved
 from ckptools.surgery.segments import Fresh
 from ckptools.surgery.zip_writer import TorchZipWriter, Writable
+from ckptools.types.source import Source
 from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Global, Instance, Pairs, Persistent, SetNode
 
@@ -60,6 +61,7 @@ def write_tree(
     protocol: int = 2,
     rewrite: Rewrite | None = None,
     payloads: Mapping[Storage, Fresh] | None = None,
+    home: Source | None = None,
 ) -> list[Moved]:
     """Write ``root`` and every storage that its tensors view.
 
@@ -70,6 +72,7 @@ def write_tree(
     folder: the archive's inner folder, the stem of the file's name.
     rewrite: replacements of nodes, made first; what they leave out is not written.
     payloads: new bytes for some storages.
+    home: the file that is being rewritten.
 
     Returns what stands in both files, for undo.
 
@@ -86,21 +89,28 @@ def write_tree(
     writer.add("byteorder", [order], len(order))
     moved: list[Moved] = []
     for storage, key in plan.keys.items():
-        moved += carry(writer, f"data/{key}", storage, fresh.get(storage))
+        moved += carry(writer, f"data/{key}", storage, fresh.get(storage), home)
     writer.add("version", [b"3\n"], 2)
     writer.finish()
     return moved
 
 
 def carry(
-    writer: TorchZipWriter, name: str, storage: Storage, new: Fresh | None = None
+    writer: TorchZipWriter,
+    name: str,
+    storage: Storage,
+    new: Fresh | None = None,
+    home: Source | None = None,
 ) -> Iterator[Moved]:
-    """Write a storage's record, with ``new`` bytes or as it is; yield what was only moved."""
+    """Write a storage's record, with ``new`` bytes or as it is; yield what was only moved.
+
+    ``home`` is the file that is being rewritten: what comes from another one was not moved.
+    """
     if new is not None:
         writer.add(name, new.chunks(), new.length)
         return
     start = writer.add(name, payload(storage), storage.nbytes)
-    if storage.deflated is None and storage.nbytes:
+    if storage.deflated is None and storage.nbytes and storage.source is home:
         yield Moved(storage.start, start, storage.nbytes)
 
 
@@ -147,7 +157,7 @@ class _Storages:
     def rewrite(self, node: Any) -> Any:
         """Return what is written in place of ``node``."""
         if isinstance(node, TensorRef):
-            return self.built.setdefault(id(node), self._build(node))
+            return self.built.setdefault(id(node), rebuilding(node, self.key))
         if isinstance(node, Persistent):
             return self._persistent(node)
         if isinstance(node, Instance) and isinstance(node.value, TensorRef):
@@ -155,7 +165,7 @@ class _Storages:
         return node
 
     def _persistent(self, node: Persistent) -> Persistent:
-        if isinstance(node.pid, _Final):
+        if isinstance(node.pid, Final):
             return Persistent(tuple(node.pid))
         if id(node) not in self.known:
             raise OperationError("a storage that no tensor views cannot be carried over")
@@ -172,23 +182,24 @@ class _Storages:
         moved = Instance(node.constructor, (first, ref.offset, *node.args[2:]), via=node.via)
         return self.built.setdefault(id(node), moved)
 
-    def _build(self, ref: TensorRef) -> Instance:
-        """Return the call that rebuilds a tensor of a format that has no such calls."""
-        if ref.storage is None:
-            raise OperationError(f"a tensor cannot be carried over: {ref.unreadable}")
-        plain = ref.dtype in CLASSES
-        kind = Global("torch", CLASSES[ref.dtype]) if plain else UNTYPED
-        numel = ref.storage.nbytes // (ref.itemsize if plain else 1)
-        pid = _Final(("storage", kind, self.key(ref.storage), "cpu", numel))
-        hooks = Instance(Global("collections", "OrderedDict"), ())
-        shared = (Persistent(pid), ref.offset, ref.shape, ref.strides, False, hooks)
-        if plain:
-            return Instance(Global("torch._utils", "_rebuild_tensor_v2"), shared)
-        dtype = Global("torch", ref.dtype)
-        return Instance(Global("torch._utils", "_rebuild_tensor_v3"), (*shared, dtype))
+
+def rebuilding(ref: TensorRef, key: Callable[[Storage], str]) -> Instance:
+    """Return the call that rebuilds a tensor which has none; ``key`` names its storage."""
+    if ref.storage is None:
+        raise OperationError(f"a tensor cannot be carried over: {ref.unreadable}")
+    plain = ref.dtype in CLASSES
+    kind = Global("torch", CLASSES[ref.dtype]) if plain else UNTYPED
+    numel = ref.storage.nbytes // (ref.itemsize if plain else 1)
+    pid = Final(("storage", kind, key(ref.storage), "cpu", numel))
+    hooks = Instance(Global("collections", "OrderedDict"), ())
+    shared = (Persistent(pid), ref.offset, ref.shape, ref.strides, False, hooks)
+    if plain:
+        return Instance(Global("torch._utils", "_rebuild_tensor_v2"), shared)
+    dtype = Global("torch", ref.dtype)
+    return Instance(Global("torch._utils", "_rebuild_tensor_v3"), (*shared, dtype))
 
 
-class _Final(tuple[Any, ...]):
+class Final(tuple[Any, ...]):
     """A persistent id that is already the new file's."""
 
 

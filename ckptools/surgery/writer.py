@@ -289,7 +289,8 @@ def _patched(container: Container, fresh: Mapping[Storage, Fresh]) -> Plan:
 def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]) -> Plan:
     """Write a new pickle and the old records, but for those that it no longer refers to."""
     folder = container.metadata["prefix"].rstrip("/")
-    pickle, used = _encoded(container, edits)
+    tree = _Tree(container, edits)
+    pickle = tree.encoded()
 
     def write(output: Output) -> None:
         writer = TorchZipWriter(output, folder)
@@ -297,8 +298,10 @@ def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]
             name = record.name.removeprefix(f"{folder}/")
             if name == "data.pkl":
                 writer.add(name, [pickle], len(pickle))
-            elif not name.startswith("data/") or name.removeprefix("data/") in used:
+            elif not name.startswith("data/") or name.removeprefix("data/") in tree.used:
                 _carry(output, writer, name, record.storage, fresh.get(record.storage))
+        for storage, key in tree.added.items():
+            writer.add(f"data/{key}", torch_writer.payload(storage), storage.nbytes)
         writer.finish()
 
     def check(path: Path) -> None:
@@ -307,7 +310,8 @@ def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]
         if encode(written.root, protocol=_protocol(container)) != pickle:
             raise VerificationFailed("the tree does not read back", where=str(path))
 
-    return Plan(container.size_bytes + _added(fresh), write, check, container.records)
+    added = sum(storage.nbytes for storage in tree.added)
+    return Plan(container.size_bytes + _added(fresh) + added, write, check, container.records)
 
 
 def _carry(
@@ -319,20 +323,49 @@ def _carry(
         put = functools.partial(output.copy, storage.start, storage.nbytes)
         writer.add_known(name, storage.crc32, storage.nbytes, put)
     else:
-        output.moved += torch_writer.carry(writer, name, storage, new)
+        output.moved += torch_writer.carry(writer, name, storage, new, storage.source)
 
 
-def _encoded(container: Container, edits: Edits) -> tuple[bytes, set[str]]:
-    """Return the edited tree as a pickle, and the keys of the storages that it refers to."""
-    used: set[str] = set()
+class _Tree:
+    """An edited tree on its way into a pickle.
 
-    def rewrite(node: Any) -> Any:
-        new = edits.rewrite(node)
-        if isinstance(new, Persistent):
-            used.add(parse_persistent_id(new.pid).key)
+    Attributes
+    ----------
+    used: keys of the old storages that it still refers to.
+    added: storages from other files with their new keys.
+    """
+
+    def __init__(self, container: Container, edits: Edits) -> None:
+        self.container = container
+        self.edits = edits
+        self.used: set[str] = set()
+        self.added: dict[Storage, str] = {}
+        self._built: dict[int, Any] = {}
+        names = (record.name.rpartition("/data/")[2] for record in container.records)
+        self._next = 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
+
+    def encoded(self) -> bytes:
+        """Return the pickle."""
+        root, protocol = self.container.root, _protocol(self.container)
+        return encode(root, protocol=protocol, rewrite=self._rewrite)
+
+    def _rewrite(self, node: Any) -> Any:
+        new = self.edits.rewrite(node)
+        if isinstance(new, TensorRef):
+            new = self._built.setdefault(id(new), torch_writer.rebuilding(new, self._key))
+        if not isinstance(new, Persistent):
+            return new
+        if isinstance(new.pid, torch_writer.Final):
+            return Persistent(tuple(new.pid))
+        self.used.add(parse_persistent_id(new.pid).key)
         return new
 
-    return encode(container.root, protocol=_protocol(container), rewrite=rewrite), used
+    def _key(self, storage: Storage) -> str:
+        """Return the key of a storage from another file."""
+        orders = {record.storage.byteorder for record in self.container.records[:1]}
+        if storage.byteorder not in orders:
+            raise OperationError("storages of both byte orders cannot go into one file")
+        return self.added.setdefault(storage, str(self._next + len(self.added)))
 
 
 def _protocol(container: Container) -> int:
@@ -346,7 +379,12 @@ def _whole_tree(
 
     def write(output: Output) -> None:
         output.moved += torch_writer.write_tree(
-            output, container.root, folder=stem, rewrite=edits.rewrite, payloads=fresh
+            output,
+            container.root,
+            folder=stem,
+            rewrite=edits.rewrite,
+            payloads=fresh,
+            home=container.source,
         )
 
     def check(path: Path) -> None:

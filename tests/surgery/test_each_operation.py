@@ -380,3 +380,56 @@ def test_a_wrong_recipe_says_what_is_wrong(
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(InvalidParameter, match=message):
         recipe(tmp_path / "plan.toml", run)
+
+
+# -- what was missing ------------------------------------------------------------------------
+
+
+def test_children_of_a_sequence_close_up_too(tmp_path: Path) -> None:
+    layers = [
+        torch.nn.Linear(4, 8),
+        torch.nn.ReLU(),
+        torch.nn.LayerNorm(8),
+        torch.nn.Linear(8, 2),
+    ]
+    net = torch.nn.Sequential(*layers)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    operate("drop", tmp_path / "net.pth", tmp_path / "new.pth", module="2")
+    left = torch.nn.Sequential(*layers[:2], layers[3])
+    left.load_state_dict(torch.load(tmp_path / "new.pth", weights_only=True), strict=True)
+
+
+def test_networks_of_one_architecture_are_two_networks(tmp_path: Path) -> None:
+    first, second = ({f"layers.{i}.weight": torch.randn(3, 3) for i in range(3)} for _ in "ab")
+    saved = {"generator": first, "discriminator": second, "generator_ema": first.copy()}
+    torch.save(saved, tmp_path / "two.pth")
+    options = {"module": "layers.1", "set": "generator"}
+    operate("drop", tmp_path / "two.pth", tmp_path / "new.pth", **options)
+    new = torch.load(tmp_path / "new.pth", weights_only=True)
+    assert {name: len(part) for name, part in new.items()} == {
+        "generator": 2, "discriminator": 3, "generator_ema": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_transplant_creates_the_states_that_are_missing(
+    new: bool, run: Path, tmp_path: Path
+) -> None:
+    saved = load(run)
+    names = [
+        n for group in saved["optimizer_state_dict"]["param_groups"] for n in group["param_names"]
+    ]
+    mine = [index for index, name in enumerate(names) if name.startswith("layers.1.")]
+    states = {index: saved["optimizer_state_dict"]["state"].pop(index) for index in mine}
+    torch.save(saved, tmp_path / "poor.pth", _use_new_zipfile_serialization=new)
+    operate(
+        "transplant", tmp_path / "poor.pth", tmp_path / "new.pth", module="layers.1",
+        from_checkpoint=str(run),
+    )  # fmt: skip
+    found = load(tmp_path / "new.pth")["optimizer_state_dict"]["state"]
+    assert len(found) == 15
+    for index, state in states.items():
+        assert all(torch.equal(found[index][slot], value) for slot, value in state.items())
+    resume(tmp_path / "new.pth")
+    undo(tmp_path / "new.receipt.json", tmp_path / "back.pth")
+    assert (tmp_path / "back.pth").read_bytes() == (tmp_path / "poor.pth").read_bytes()

@@ -201,29 +201,3 @@ def test_the_documentation_names_every_option(name: str) -> None:
     operation = operations.get(name)
     assert operation.help.partition("\n")[0].endswith(".")
     assert all(option.help.endswith(".") for option in operation.options.values())
-
-
-def test_children_of_a_sequence_close_up_too(tmp_path: Path) -> None:
-    layers = [
-        torch.nn.Linear(4, 8),
-        torch.nn.ReLU(),
-        torch.nn.LayerNorm(8),
-        torch.nn.Linear(8, 2),
-    ]
-    net = torch.nn.Sequential(*layers)
-    torch.save(net.state_dict(), tmp_path / "net.pth")
-    operate("drop", tmp_path / "net.pth", tmp_path / "new.pth", module="2")
-    left = torch.nn.Sequential(*layers[:2], layers[3])
-    left.load_state_dict(torch.load(tmp_path / "new.pth", weights_only=True), strict=True)
-
-
-def test_networks_of_one_architecture_are_two_networks(tmp_path: Path) -> None:
-    first, second = ({f"layers.{i}.weight": torch.randn(3, 3) for i in range(3)} for _ in "ab")
-    saved = {"generator": first, "discriminator": second, "generator_ema": first.copy()}
-    torch.save(saved, tmp_path / "two.pth")
-    options = {"module": "layers.1", "set": "generator"}
-    operate("drop", tmp_path / "two.pth", tmp_path / "new.pth", **options)
-    new = torch.load(tmp_path / "new.pth", weights_only=True)
-    assert {name: len(part) for name, part in new.items()} == {
-        "generator": 2, "discriminator": 3, "generator_ema": 2,
-    }  # fmt: skip

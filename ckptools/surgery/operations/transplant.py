@@ -43,7 +43,8 @@ def transplant(
     """Take modules from another checkpoint, with their optimizer state.
 
     The usual cure when an earlier epoch is healthy.  Slots and own steps come along; where the
-    other file has none for a parameter, its slots here become zero.
+    other file has none for a parameter, its slots here become zero; where this file has none, they
+    are created.
     """
     donor = open_checkpoint(from_checkpoint)
     tensors = chosen(checkpoint, module, set)
@@ -55,8 +56,11 @@ def transplant(
         edits.replace_values(tensor.ref, values.of(given[tensor.name].ref))
         done = None
         if tensor.name in own and tensor.name in theirs:
-            here, there = own[tensor.name], theirs[tensor.name][1]
-            done = slots.copy(checkpoint, edits, here, there)
+            here, there = own[tensor.name], theirs[tensor.name]
+            if here[1].has_state:
+                done = slots.copy(checkpoint, edits, here, there[1])
+            elif there[1].has_state:
+                done = slots.create(checkpoint, edits, here, donor, there) or None
         elif tensor.name in own:
             done = slots.zero(checkpoint, edits, *own[tensor.name])
         edits.changes.append(
