@@ -17,7 +17,7 @@ from benchmarks.diagnosis.families import FAMILIES
 from benchmarks.diagnosis.judging import preload
 from benchmarks.diagnosis.real import real
 from benchmarks.diagnosis.tables import tables
-from benchmarks.diagnosis.zoo import Results, clean, faults, runs
+from benchmarks.diagnosis.zoo import ALONE, Results, clean, faults, runs
 
 
 def main() -> int:
@@ -46,11 +46,11 @@ def main() -> int:
             continue
         start = time.process_time()
         found = list(runs(family, options.folder, options.seeds))
-        for one in found if "clean" in parts else found[:2] if "faults" in parts else ():
+        for one in found if "clean" in parts else found[:ALONE] if "faults" in parts else ():
             clean(one, results)
         if "faults" in parts:
             scratch = path.with_suffix(".scratch")
-            faults(found[:2], results, scratch, options.plants, options.every)
+            faults(found[:ALONE], results, scratch, options.plants, options.every)
         print(f"{family.name}: {time.process_time() - start:.0f} s of CPU", file=sys.stderr)
     if "real" in parts:
         real(options.folder, results, options.series)

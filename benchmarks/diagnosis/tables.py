@@ -55,10 +55,9 @@ def families(clean: Sequence[Result]) -> str:
                     len(cases) - len(kept),
                     len(pairs),
                     sum(c["previous"]["relation"] in ONE_RUN for c in pairs),
-                    sum(bool(alarms(c["single"]["findings"])) for c in kept),
+                    sum(bool(alarms(c["single"]["findings"])) for c in kept if c["single"]),
                     sum(bool(alarms(c["previous"]["findings"])) for c in pairs),
-                    sum(_loud(c["single"]) for c in kept)
-                    + sum(_loud(c["previous"]) for c in pairs),
+                    sum(_loud(c["previous"] or c["single"]) for c in kept),
                     "{}/{}".format(
                         len({c["seed"] for c in kept if c["onset"] is not None}),
                         len({c["seed"] for c in kept if c["followed"]}),
@@ -80,7 +79,7 @@ def _ran(one: Result, code: str) -> bool | None:
     Rules about change are asked of pairs of one run; all others of the file alone.
     """
     change = "changes" in rules.get(code).needs or "earlier" in rules.get(code).needs
-    judged = one["previous"] if change else one["single"]
+    judged = one["previous"] if change else one["single"] or one["previous"]
     if judged is None or code not in judged["ran"]:
         return None
     if change and judged["relation"] not in ONE_RUN:
