@@ -23,7 +23,7 @@ from ckptools.types.blocks import (
 from ckptools.types.finding import Finding
 
 #: fields of a document that identify something: scripts and baselines compare them
-_IDENTITIES = frozenset({"target"})
+_IDENTITIES = frozenset({"code", "name", "severity", "confidence", "target"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,9 @@ def _row(rule: Rule) -> dict[str, Any]:
     """Return one flat row of a rule."""
     return {
         "code": rule.code,
-        "name": rule.name,
-        "severity": rule.severity,
-        "confidence": rule.confidence,
+        "name": verbatim(rule.name),
+        "severity": verbatim(rule.severity),
+        "confidence": verbatim(rule.confidence),
         "limit": rule.limit,
         "summary": verbatim(_flowing(rule.explanation.summary)),
     }
@@ -119,8 +119,8 @@ def _page(rule: Rule) -> list[Block]:
     family = FAMILIES.get(rule.family, rule.family)
     facts: list[tuple[str, Any]] = [
         (say("family"), say("{code} {name}", code=rule.family, name=family)),
-        (say("severity"), say("at most {severity}", severity=rule.severity)),
-        (say("confidence"), say("at most {confidence}", confidence=rule.confidence)),
+        (say("severity"), say("at most {severity}", severity=verbatim(rule.severity))),
+        (say("confidence"), say("at most {confidence}", confidence=verbatim(rule.confidence))),
     ]
     if rule.limit is not None:
         facts.append(
@@ -136,7 +136,7 @@ def _page(rule: Rule) -> list[Block]:
     if rule.needs:
         facts.append((say("needs"), ", ".join(rule.needs)))
     blocks: list[Block] = [
-        Heading(f"{rule.code} {rule.name}", level=1),
+        Heading(say("{code} {name}", code=rule.code, name=verbatim(rule.name)), level=1),
         Paragraph(verbatim(_flowing(rule.explanation.summary))),
         Facts(tuple(facts)),
     ]

@@ -137,15 +137,8 @@ class Logged:
             (say("segments"), self.log.segments),
         ]
         if found is not None:
-            weights = " + ".join(f"{w:g}·{term}" for term, w in found.weights.items())
-            pairs.append(
-                (
-                    say("total"),
-                    weights
-                    if len(weights) < 300
-                    else say("{number} terms", number=len(found.weights)),
-                )
-            )
+            pairs.append((say("total"), _sum(found)))
+        if found is not None and found.weights:
             pairs.append((say("weights by"), _method(found)))
         if self.audit.layers is not None:
             pairs.append((say("layer weights"), list(self.audit.layers)))
@@ -256,7 +249,8 @@ def _layer_table(audit: Audit) -> list[Block]:
         return []
     terms = list(dict.fromkeys(term for one in layers.values() for term in one))[:12]
     rows: list[dict[str, Any]] = [{"layer": str(n), **layers[n]} for n in sorted(layers)]
-    rows.append({"layer": say("first / last"), **audit.layer_ratios})
+    if audit.layer_ratios:
+        rows.append({"layer": say("first / last"), **audit.layer_ratios})
     shares = {term: f"{share:.1%}" for term, share in audit.shares.items()}
     if shares:
         rows.append({"layer": say("share, weighted"), **shares})
@@ -306,6 +300,14 @@ def series_table(log: Log) -> list[Block]:
         Heading(say("Series")),
         Table(columns, tuple(rows[:_SERIES]), hidden=max(0, len(rows) - _SERIES)),
     ]
+
+
+def _sum(found: Recovered) -> str:
+    """Return the total as a weighted sum, e.g. ``2·cls + 5·pts``, or that it cannot be told."""
+    if not found.weights:
+        return say("the weights of its terms cannot be told from these values: not unique")
+    weights = " + ".join(f"{weight:g}·{term}" for term, weight in found.weights.items())
+    return weights if len(weights) < 300 else say("{number} terms", number=len(found.weights))
 
 
 def _method(found: Recovered) -> str:

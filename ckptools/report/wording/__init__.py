@@ -38,7 +38,7 @@ def translate(text: str, lang: str) -> str:
         return text
     template = sentences(lang).get(text.template)
     if template is None:
-        return text
+        return rule_name(text, lang)
     return template.format(**{name: _value(one, lang) for name, one in text.values.items()})
 
 
