@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ckptools.logs.card import Card, Plan
-from ckptools.logs.gradients import Clipping, Warnings, clipping_of, warnings_of
+from ckptools.logs.gradients import (
+    Clipping,
+    Norms,
+    Scaler,
+    Warnings,
+    clipping_of,
+    norms_of,
+    scaler_of,
+    warnings_of,
+)
 from ckptools.logs.losses import Equations, Recovered, Split, layer_weights, recover, weighted_sum
 from ckptools.logs.tables import Entry, Tables, earlier_aux_total, tables_of
 from ckptools.types.records import Log
@@ -34,6 +43,9 @@ class Audit:
     layers: auxiliary weights of each layer; ``printed`` names what the log or card gave itself.
     assumes: what had to be assumed.
     entry: the last entry with auxiliary losses.
+    layers_unique: whether no other weights of the layers give the totals, too; where the layers'
+        weights are assumed to be the same, or cannot be told, others do.
+    contradicted: printed weights of the layers that do not give the totals.
     """
 
     log: Log
@@ -49,8 +61,12 @@ class Audit:
     split_epochs: tuple[float | None, float | None] = (None, None)
     warnings: Warnings | None = None
     clipping: Clipping | None = None
+    norms: Norms | None = None
+    scaler: Scaler | None = None
     planned_clips: tuple[float, ...] = ()
     card: Card = field(default_factory=Card)
+    layers_unique: bool = True
+    contradicted: tuple[float, ...] = ()
 
     @property
     def shares(self) -> dict[str, float]:
@@ -87,20 +103,24 @@ def audit(log: Log, card: Card | None = None) -> Audit:
     count = len(entry.layers) if entry else 0
     before = before if before is not None and len(before) == count else None
     now = now if now is not None and len(now) == count else None
-    found, layers, assumes = _weights(tables, entry, now, card)
+    weights = _weights(tables, entry, now, card)
     base = Audit(
         log,
         entry,
-        found,
-        layers,
+        weights.components,
+        weights.layers,
         before,
         tuple(n for n, given in (("components", card.weights), ("layers", now)) if given),
-        assumes,
+        weights.assumes,
         entry.aux_total if entry else None,
         warnings=warnings_of(log),
         clipping=clipping_of(log, card.clip),
+        norms=norms_of(log),
+        scaler=scaler_of(log),
         planned_clips=tuple(s.values[0] for s in log.statements if s.kind == "plan-clip"),
         card=card,
+        layers_unique=weights.unique,
+        contradicted=weights.contradicted,
     )
     return _with_counterfactuals(base, tables)
 
@@ -127,11 +147,8 @@ def _with_counterfactuals(base: Audit, tables: Tables) -> Audit:
     if base.layers_before and base.layers_before != base.layers and earlier and entry.aux_total:
         under = weighted_sum(entry.layers, found.weights, base.layers_before)
         split = Split(earlier[1], entry.aux_total, under)
-    fields = {name: getattr(base, name) for name in base.__dataclass_fields__}
-    fields |= {"counterfactuals": tried, "split": split}
-    if earlier:
-        fields["split_epochs"] = (earlier[0], entry.epoch)
-    return Audit(**fields)
+    epochs = (earlier[0], entry.epoch) if earlier else base.split_epochs
+    return replace(base, counterfactuals=tried, split=split, split_epochs=epochs)
 
 
 def _stated_weights(
@@ -175,50 +192,66 @@ def _expected(log: Log, title: str) -> tuple[float, float] | None:
     return (found[0].values[0], found[0].values[1]) if found else None
 
 
-_Weights = tuple[Recovered | None, tuple[float, ...] | None, str | None]
+@dataclass(frozen=True)
+class _Weights:
+    """Component and layer weights, and how they are known."""
+
+    components: Recovered | None = None
+    layers: tuple[float, ...] | None = None
+    assumes: str | None = None
+    unique: bool = True
+    contradicted: tuple[float, ...] = ()
 
 
 def _weights(
     tables: Tables, entry: Entry | None, now: tuple[float, ...] | None, card: Card
 ) -> _Weights:
-    """Return component weights, layer weights, and what was assumed."""
+    """Return the weights that card, log and totals give."""
     main = tables.main_totals()
     if card.weights:
-        given = Recovered(card.weights, True, "run card", 0.0)
-        return given, now or _uniform(tables, entry, card.weights), None
+        given = Recovered(card.weights, True, "run card", _residual(main, card.weights))
+        return _Weights(given, now) if now else _with_layers(tables, given, entry)
     if entry is None or entry.aux_total is None:
-        return (recover([main]) if main is not None else None), now, None
-    if now is not None:
-        systems = [one for one in (main, tables.aux_totals(now)) if one is not None]
-        return (recover(systems) if _same_terms(systems) else None), now, None
-    return _with_uniform_layers(tables, main, entry)
+        return _Weights(recover([main]) if main is not None else None, now)
+    found = recover([main]) if main is not None else None
+    if now is None:
+        return _with_layers(tables, found, entry)
+    systems = [one for one in (main, tables.aux_totals(now)) if one is not None]
+    joint = recover(systems) if _same_terms(systems) else None
+    if joint is None and found is not None and found.unique and len(systems) == 2:
+        return replace(_with_layers(tables, found, entry), contradicted=now)
+    return _Weights(joint, now)
+
+
+def _residual(main: Equations | None, weights: Mapping[str, float]) -> float:
+    """Return how far given weights are from the totals, 0 where rounding explains it."""
+    if main is None or not set(main.terms) <= set(weights):
+        return 0.0
+    vector = np.array([weights[term] for term in main.terms])
+    return 0.0 if main.fits(vector) else main.residual(vector)
 
 
 def _same_terms(systems: Sequence[Equations]) -> bool:
     return bool(systems) and all(one.terms == systems[0].terms for one in systems)
 
 
-def _with_uniform_layers(tables: Tables, main: Equations | None, entry: Entry) -> _Weights:
-    """Recover the weights under the assumption that all layers have the same."""
-    found = recover([main]) if main is not None else None
-    if found is None or not found.unique:
-        return found, None, None
-    layers = _uniform(tables, entry, found.weights)
-    return found, layers, "one weight for all layers" if layers else None
+def _with_layers(tables: Tables, found: Recovered | None, entry: Entry | None) -> _Weights:
+    """Recover the weights of the layers, too.
 
-
-def _uniform(
-    tables: Tables, entry: Entry | None, weights: dict[str, float]
-) -> tuple[float, ...] | None:
-    """Return the one weight of all layers that reproduces the auxiliary total, if one does."""
-    if entry is None or entry.aux_total is None or not entry.covers(weights):
-        return None
-    count = len(entry.layers)
-    system = tables.aux_totals((1.0,) * count)
-    if system is None or set(system.terms) != set(weights):
-        return None
-    vector = np.array([weights[term] for term in system.terms])
-    sums = system.values @ vector
-    slack = float(system.slack(vector)[-1])
-    found = layer_weights([float(sums[-1])], float(system.totals[-1]), slack)
-    return (found[0],) * count if found and not found[1] else None
+    With more entries than layers each has its own; with fewer, one for all is assumed, and where
+    none gives the total they are not to be told.
+    """
+    if found is None or not found.unique or entry is None or entry.aux_total is None:
+        return _Weights(found)
+    system = tables.layer_totals(found.weights) if entry.covers(found.weights) else None
+    if system is None:
+        return _Weights(found)
+    count = len(system.terms)
+    each = recover([system]) if len(system.totals) > count + 1 else None
+    if each is not None and each.unique:
+        return _Weights(found, tuple(each.weights.values()))
+    slack = float(system.slack(np.ones(count))[-1])
+    same = layer_weights(system.values[-1].tolist(), float(system.totals[-1]), slack)
+    if same is None or same[1] or not system.fits(np.full(count, same[0])):
+        return _Weights(found, unique=False)
+    return _Weights(found, (same[0],) * count, "one weight for all layers", unique=False)

@@ -12,18 +12,25 @@
     name = "A"
     layers = [0.1, 0.1, 0.1]
     expected = [60, 80]    # the auxiliary total hoped for
+    [[schedule]]           # how a learning rate was meant to go
+    key = "lr"
+    kind = "cosine"        # constant, linear, cosine or step
+    base = 2e-4
+    warmup = 2000          # steps, from nothing
+    steps = 60000          # the end, where it is ``final``; or milestones and gamma (step)
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ckptools.errors import SettingsError
+from ckptools.logs.schedules import Schedule
 
-_KEYS = {"clip", "weights", "layers", "plan"}
+_KEYS = {"clip", "weights", "layers", "plan", "schedule", "steps_per_epoch"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,8 @@ class Card:
     now: tuple[float, ...] | None = None
     before: tuple[float, ...] | None = None
     plans: tuple[Plan, ...] = ()
+    schedules: tuple[Schedule, ...] = ()
+    steps_per_epoch: float | None = None
 
 
 def read_card(path: Path) -> Card:
@@ -72,6 +81,8 @@ def _card(table: dict[str, Any]) -> Card:
         now=_floats(layers.get("now")),
         before=_floats(layers.get("before")),
         plans=tuple(_plan(one) for one in table.get("plan", ())),
+        schedules=tuple(_schedule(one) for one in table.get("schedule", ())),
+        steps_per_epoch=_positive(table.get("steps_per_epoch")),
     )
 
 
@@ -81,6 +92,25 @@ def _plan(table: dict[str, Any]) -> Plan:
         raise ValueError("expected is a pair: from, to")
     pair = (expected[0], expected[1]) if expected else None
     return Plan(str(table["name"]), _floats(table["layers"]) or (), pair)
+
+
+def _schedule(table: dict[str, Any]) -> Schedule:
+    unknown = set(table) - {one.name for one in fields(Schedule)}
+    if unknown:
+        raise ValueError(f"a schedule has no {', '.join(sorted(unknown))}")
+    given = {name: value if name in ("key", "kind", "unit") else _numbers(value)
+             for name, value in table.items()}  # fmt: skip
+    return Schedule(**given)
+
+
+def _numbers(value: Any) -> Any:
+    return _floats(value) if isinstance(value, list) else float(value)
+
+
+def _positive(value: Any) -> float | None:
+    if value is not None and not float(value) > 0:
+        raise ValueError("steps_per_epoch is above 0")
+    return None if value is None else float(value)
 
 
 def _floats(values: Any) -> tuple[float, ...] | None:

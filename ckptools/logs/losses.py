@@ -21,6 +21,8 @@ SIMPLE = (
     1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.5, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0,
     100.0,
 )  # fmt: skip
+#: entries that narrow a search down before all of them are asked
+_FEW = 16
 #: terms that can be searched; beyond that chance reproduces any total
 MOST_SEARCHED = 4
 #: standard deviations within which a weight of the fit must lie to be one number and no other
@@ -43,6 +45,11 @@ class Equations:
     units: Array
     totals: Array
     total_units: Array
+
+    @property
+    def columns(self) -> tuple[Array, Array, Array, Array]:
+        """Values, units, totals and their units."""
+        return self.values, self.units, self.totals, self.total_units
 
     def slack(self, weights: Array) -> Array:
         """Return how far each total may lie from its terms by rounding alone."""
@@ -68,7 +75,8 @@ class Recovered:
     ----------
     weights: by term.
     unique: whether no other weights (of the numbers searched, or at all) do so, too.
-    method: plain sum, least squares or simplest numbers.
+    method: plain sum, least squares, simplest numbers, run card, or undetermined: weights that
+        give the totals exist, and the log cannot tell which (``weights`` is empty).
     residual: largest relative difference left.
     others: how many other combinations of simple numbers do it, too.
     """
@@ -95,7 +103,21 @@ def recover(systems: Sequence[Equations]) -> Recovered | None:
     if fitted is not None:
         return fitted
     found = _search(joined)
-    return _recovered(joined, found[0], "simplest numbers", found) if found else None
+    if found:
+        return _recovered(joined, found[0], "simplest numbers", found)
+    return None if _contradicted(joined) else Recovered({}, False, "undetermined", 0.0)
+
+
+def _contradicted(equations: Equations) -> bool:
+    """Return whether no weights at all, of those that people write or others, give the totals.
+
+    Below as many unknowns as can be searched the search has told; above, some weights do when
+    the best ones by least squares do.
+    """
+    if equations.values.shape[1] <= MOST_SEARCHED and len(equations.totals) <= _FEW:
+        return True
+    found = np.linalg.lstsq(equations.values, equations.totals, rcond=1e-12)[0]
+    return not equations.fits(np.asarray(found, np.float64))
 
 
 def _joined(systems: Sequence[Equations]) -> Equations:
@@ -153,15 +175,16 @@ def _search(equations: Equations) -> list[Array]:
     if unknowns > MOST_SEARCHED:
         return []
     simple = np.array(SIMPLE)
+    every = max(1, len(equations.totals) // _FEW)
+    some = Equations(equations.terms, *(one[::every] for one in equations.columns))
     grids = np.array(list(product(range(len(simple)), repeat=unknowns - 1)), dtype=np.int64)
     grids = grids.reshape(len(simple) ** (unknowns - 1), unknowns - 1)
     found = []
     for last in simple:
         weights = np.column_stack([simple[grids], np.full(len(grids), last)])
-        off = np.abs(weights @ equations.values.T - equations.totals)
-        slack = 0.5 * (weights @ equations.units.T + equations.total_units)
-        slack += 1e-6 * np.abs(equations.totals)
-        found += list(weights[np.all(off <= slack, axis=1)])
+        off = np.abs(weights @ some.values.T - some.totals)
+        slack = 0.5 * (weights @ some.units.T + some.total_units) + 1e-6 * np.abs(some.totals)
+        found += [one for one in weights[np.all(off <= slack, axis=1)] if equations.fits(one)]
     return sorted(found, key=_complexity)
 
 

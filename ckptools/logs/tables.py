@@ -86,6 +86,16 @@ class Tables:
         columns = [[self._index[layer, term] for layer in layers] for term in ordered]
         return self._equations(ordered, columns, total, weights)
 
+    def layer_totals(self, weights: Mapping[str, float]) -> Equations | None:
+        """Return aux total = Σ over layers of layer weight · (the layer's weighted losses)."""
+        total, layers = self._column("aux_total"), self.layers
+        columns = [[self._index.get((layer, term)) for term in weights] for layer in layers]
+        known = [[one for one in some if one is not None] for some in columns]
+        if total is None or any(len(some) < len(weights) for some in known):
+            return None
+        names = tuple(str(layer) for layer in layers)
+        return self._equations(names, known, total, tuple(weights.values()))
+
     def _equations(
         self,
         terms: tuple[str, ...],

@@ -57,7 +57,7 @@ _NAMED = {
 _NOT_A_LOSS = re.compile(
     r"^(?:total|aux_total|gradient_warning|(?:base_|train_)?lr(?:[/_.].*)?|grad_norm.*|time|data_time|memory|eta|epoch|"
     r"iter|step|accuracy|.*_?acc(?:uracy)?|.*map.*|.*runtime|.*_per_second|n_parameters|clipped|"
-    r"loss_scale|class_error|valid.*|total_flos|.*unscaled|momentum|.*_ema|cardinality.*|.*ratio)$",
+    r"(?:loss_|grad_|amp_|scaler_)?scale|loss_scaler|class_error|valid.*|total_flos|.*unscaled|momentum|.*_ema|cardinality.*|.*ratio)$",
     re.I,
 )
 

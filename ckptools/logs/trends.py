@@ -163,3 +163,28 @@ def spikes(values: NDArray[np.float64], limit: float) -> list[int]:
     rest = inner - np.maximum(medians[: len(inner)], medians[_AROUND + 1 :])
     spread = _MAD * float(np.median(np.abs(rest - np.median(rest))))
     return [int(i) + _AROUND for i in np.flatnonzero(rest > max(limit * spread, np.log(2.0)))]
+
+
+def plateau(values: NDArray[np.float64], band: float) -> int | None:
+    """Return from where on a falling positive series does not move any more, or None.
+
+    The series is cut into twenty stretches.  It stands still when the medians of its last eight
+    stretches or more lie within ``band`` of their common median, relatively, while its first
+    stretch was at least a tenth above; the beginning of the first of them is returned.  Where the
+    noise of a stretch's median is more than a third of the band, the band is three times that,
+    but never more than three times as wide as asked for.
+    """
+    count = 20
+    if len(values) < 3 * count or not np.all(values > 0):
+        return None
+    stretches = np.array_split(np.log(values), count)
+    medians = np.array([np.median(one) for one in stretches])
+    spread = _MAD * np.median([np.median(np.abs(one - np.median(one))) for one in stretches])
+    noise = 1.2533 * spread / np.sqrt(len(stretches[-1]))  # of the median of a normal sample
+    allowed = np.log1p(np.clip(3 * noise, band, 3 * band))
+    for first in range(1, count - 7):
+        level = np.median(medians[first:])
+        if np.all(np.abs(medians[first:] - level) <= allowed):
+            fell = medians[0] - level >= np.log(1.1)
+            return sum(len(one) for one in stretches[:first]) if fell else None
+    return None

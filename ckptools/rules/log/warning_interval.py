@@ -38,7 +38,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     audit: Audit = evidence.log
     warnings = audit.warnings
-    if warnings is None or warnings.interval is None or warnings.interval == 1:
+    if warnings is None or warnings.share_of_checks != 1.0 or warnings.interval in (None, 1):
         return
     named = warnings.named_steps
     steps = (
