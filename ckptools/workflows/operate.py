@@ -168,12 +168,26 @@ def _plan(step: Step, checkpoint: Checkpoint) -> _Planned:
     operation = operations.get(step.operation)
     writer.refuse(checkpoint.container, operation.mends)
     edits = operation.plan(checkpoint, **step.parameters)
-    edits.notes += shards.notes(checkpoint.container)
+    edits.notes += [*_followers(checkpoint, edits), *shards.notes(checkpoint.container)]
     named = {key: value for key, value in step.parameters.items() if value not in (None, ())}
     refs = {t.name: t.ref for t in checkpoint.tensors() if view(t.ref) in edits.values}
     changes = tuple(_measured(change, edits, refs) for change in edits.changes)
     full = Step(step.operation, named)
     return _Planned(full, checkpoint, edits, changes, _untouched(checkpoint, edits))
+
+
+def _followers(checkpoint: Checkpoint, edits: Edits) -> list[str]:
+    """Name the weights that change with others because they share their memory."""
+    named = {change.tensor for change in edits.changes}
+    tied = [
+        tensor.name
+        for tensor in checkpoint.tensors()
+        if (view(tensor.ref) in edits.values or tensor.ref.storage in edits.casts)
+        and not {tensor.name, f"{tensor.set}.{tensor.name}"} & named
+    ]
+    if not tied:
+        return []
+    return [say("Tied to them, these follow: {names}.", names=", ".join(dict.fromkeys(tied)))]
 
 
 def _checked(name: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,6 @@ def cast(
         edits.changes.append(TensorChange(tensor.name, "cast", words))
     if not edits.changes:
         raise OperationError(f"nothing to cast: all is {dtype} or not floating")
-    edits.notes += _followers(checkpoint, edits)
     return edits
 
 
@@ -79,14 +78,3 @@ def _loss(tensor: NamedTensor, dtype: str, overflow: str) -> str:
     words = [f"{infinite} overflow"] if infinite else []
     words += [f"{flushed} become zero"] if flushed else []
     return f" ({', '.join(words)})" if words else ""
-
-
-def _followers(checkpoint: Checkpoint, edits: Edits) -> list[str]:
-    """Name the tensors that follow because they share a storage."""
-    named = {change.tensor for change in edits.changes}
-    tied = [
-        tensor.name
-        for tensor in checkpoint.tensors()
-        if tensor.ref.storage in edits.casts and tensor.name not in named
-    ]
-    return [f"Tied to them, these follow: {', '.join(dict.fromkeys(tied))}."] if tied else []
