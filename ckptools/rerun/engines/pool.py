@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ckptools.errors import RerunError, SettingsError, TaskError
+from ckptools.errors import CkptoolsError, RerunError, SettingsError, TaskError
 from ckptools.rerun.engines import engines
 from ckptools.rerun.engines.worker import unpacked
 from ckptools.rerun.trials import TrialSpec, read_trial
@@ -93,11 +93,13 @@ class _Slot(threading.Thread):
                 spec = self._waiting.get_nowait()
             except queue.Empty:
                 break
+            found: Trial | CkptoolsError = RerunError("the pool lost it", where=spec.plan.name)
             try:
-                found: Trial | RerunError = self._finished(spec)
-            except (RerunError, OSError) as error:
-                found = error if isinstance(error, RerunError) else RerunError(str(error))
-            self._done.put((spec, found))
+                found = self._finished(spec)
+            except CkptoolsError as error:
+                found = error
+            finally:  # whatever happens, the pool must not wait for ever
+                self._done.put((spec, found))
         self._end()
 
     def _finished(self, spec: TrialSpec) -> Trial:
