@@ -28,6 +28,7 @@ from ckptools.workflows.inspect import Inspection
 from ckptools.workflows.outcome import Outcome
 from tests.builders import healthy
 from tests.builders.evidence import Builder
+from tests.builders.training_records import RECORD
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,55 @@ INSPECT = SHARED | {
     "optimizers": [OPTIMIZER],
     "modules": [MODULE],
     "tensors": [TENSOR],
+}
+ONSET = {"code": str, "target": str, "message": str, "epoch": OPTIONAL(NUMBER)}
+LOG = SHARED | {
+    "sources": [str],
+    "records": int,
+    "segments": int,
+    "keys": [str],
+    "losses": OPTIONAL(
+        {
+            "components": {str: NUMBER},
+            "layers": OPTIONAL([NUMBER]),
+            "residual": NUMBER,
+            "printed": [str],
+            "assumes": OPTIONAL(str),
+            "unique": bool,
+        }
+    ),
+    "counterfactuals": [{"layers": [NUMBER], "total": NUMBER}],
+    "split": OPTIONAL(
+        dict.fromkeys(("total_before", "total_after", "by_weights", "by_model"), NUMBER)
+    ),
+    "warnings": OPTIONAL(
+        {
+            "count": int,
+            "steps": int,
+            "interval": OPTIONAL(int),
+            "share_of_checks": OPTIONAL(NUMBER),
+        }
+    ),
+    "clipping": OPTIONAL({"limit": NUMBER, "smallest_ratio": NUMBER, "saturated": bool}),
+}
+BESIDE = {
+    "checkpoints": [
+        {
+            "path": str,
+            "epoch": OPTIONAL(NUMBER),
+            "step": OPTIONAL(int),
+            "by": OPTIONAL(str),
+            "log_epoch": OPTIONAL(NUMBER),
+            "log_step": OPTIONAL(int),
+            "values": {str: NUMBER},
+        }
+    ],
+    "onsets": {
+        "log": OPTIONAL(ONSET),
+        "checkpoints": OPTIONAL(ONSET),
+        "order": str,
+        "last_before": OPTIONAL(str),
+    },
 }
 RECEIPT = SHARED | {
     "operation": str,
@@ -282,6 +332,46 @@ def test_exit_codes(severity: str | None, fail_on: str, code: int) -> None:
     assert Outcome(Judgement(found), fail_on=fail_on).exit_code == code
     examined_nothing = Outcome(Judgement(found), fail_on=fail_on, nothing_examined="no tensors")
     assert examined_nothing.exit_code == (code or 2)
+
+
+@pytest.mark.parametrize("text", [RECORD, "Epoch 1\nloss: 3.0\n"])
+def test_log(text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "record.md"
+    path.write_text(text, encoding="utf-8")
+    assert cli.run(["log", str(path), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert misfits(found, LOG) == []
+    assert found["schema"] == "ckptools.log/1"
+
+
+def test_a_log_with_checkpoints(
+    lanes_run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "train.log"
+    log.write_text((lanes_run / "train.log").read_text("utf-8"), encoding="utf-8")
+    folder = str(lanes_run)
+    assert cli.run(["log", str(log), "--checkpoints", folder, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert misfits(found, LOG | BESIDE) == []
+    assert [one["epoch"] for one in found["checkpoints"]] == [0, 1, 2, 3]
+
+
+def test_another_language_changes_no_field_and_no_code(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "record.md"
+    path.write_text(RECORD, encoding="utf-8")
+    spoken = []
+    for lang in ("en", "zh"):
+        cli.run(["log", str(path), "--format", "json", "--lang", lang])
+        spoken.append(json.loads(capsys.readouterr().out))
+    english, chinese = spoken
+    assert misfits(chinese, LOG) == []
+    for one, other in zip(english["findings"], chinese["findings"], strict=True):
+        assert one["message"] != other["message"]
+        assert {**one, "message": ""} == {**other, "message": ""}
+    rest = [{k: v for k, v in one.items() if k != "findings"} for one in spoken]
+    assert rest[0] == rest[1]
 
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
