@@ -171,7 +171,7 @@ def _finding(finding: Finding, page: Page) -> Iterator[str]:
     name = rule_name(finding.name, page.lang)
     identity = f"{finding.code} {name} ({page.word(finding.confidence)})"
     target = shorten(escape(finding.target), page.width - len(_INDENT))
-    room = page.width - len(_INDENT) - len(identity) - 2
+    room = page.width - len(_INDENT) - display_width(identity) - 2
     if display_width(target) <= room:
         yield f"{lead}{page.paint(identity, 'heading')}  {target}"
     else:

@@ -1,0 +1,97 @@
+"""The page of a log: plans judged, series drawn, everything in both languages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ckptools.report import render
+from ckptools.report.fit import display_width
+from ckptools.workflows.log import log
+from tests.builders.shared import shared
+from tests.builders.training_records import RECORD
+
+CARD = """
+clip = 35.0
+[layers]
+before = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+now = [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+[[plan]]
+name = "A"
+layers = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+expected = [60, 80]
+[[plan]]
+name = "B"
+layers = [0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
+expected = [60, 80]
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A log of the losses alone: weights, clip and plans stand on the card."""
+    path = tmp_path / "losses.md"
+    losses = RECORD.partition("## Gradients")[0].partition("## Losses")[2]
+    path.write_text(f"## Losses{losses}", encoding="utf-8")
+    (tmp_path / "run.toml").write_text(CARD, encoding="utf-8")
+    return path
+
+
+def test_a_plan_of_the_card_is_judged(bare: Path) -> None:
+    """A's target of 60 to 80 is reached with no training at all: 61.21."""
+    found = log(bare, card=bare.parent / "run.toml")
+    (plan,) = (one for one in found.findings if one.code == "LOG103")
+    assert plan.target == "A"
+    assert "60–80" in plan.message
+    assert "61.21" in plan.message
+    assert plan.evidence["expected"] == [60, 80]
+    totals = {one["name"]: one["total"] for one in found.document()["counterfactuals"]}
+    assert totals["A"] == pytest.approx(61.21, abs=0.005)
+    assert totals["B"] == pytest.approx(183.63, abs=0.005)  # not reached: nothing is said of it
+
+
+def test_without_the_card_nothing_is_said_of_plans(bare: Path) -> None:
+    assert "LOG103" not in {one.code for one in log(bare).findings}
+
+
+def pages(path: Path) -> dict[str, str]:
+    found = log(path)
+    return {lang: render(found, "table", lang=lang) for lang in ("en", "zh")}
+
+
+def test_both_languages_print_the_same_figures(tmp_path: Path) -> None:
+    path = tmp_path / "record.md"
+    path.write_text(RECORD, encoding="utf-8")
+    page = pages(path)
+    for number in ("161.15", "61.21", "183.63", "47.50", "306.04", "937", "4689", "3.8%", "4.8"):
+        assert number in page["en"]
+        assert number in page["zh"]
+    assert "所以模型变好了 3.8%" in page["zh"].replace("\n         ", "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "epoch_13_record.md",
+        *(f"logs/{name}" for name in ("zh.log", "detr_log.txt", "mmdet_dino.log")),
+        "logs/dfine_mmdet/scalars.json",
+    ],
+)
+def test_pages_fit_a_hundred_columns(name: str) -> None:
+    for page in pages(shared(f"data/{name}")).values():
+        assert max(map(display_width, page.splitlines())) <= 100
+
+
+def test_a_series_is_drawn_over_restarts(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    rows = [{"epoch": 1, "step": step, "loss": 100.0 - step} for step in range(50)]
+    rows += [{"epoch": 1, "step": step, "loss": 80.0 - step} for step in range(20, 70)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (line,) = (one for one in pages(path)["en"].splitlines() if one.startswith("total "))
+    name, count, first, last, course = line.split()
+    assert (name, count, first, last) == ("total", "100", "100", "11")
+    assert len(course) == 24
+    assert course[0] == "█"
+    assert course[-1] == "▁"
