@@ -40,6 +40,10 @@ NEEDS: dict[str, tuple[Callable[[Evidence], bool], str]] = {
         say("optimizer states were not held against their bounds"),
     ),
     "log": (lambda evidence: evidence.log is not None, say("no training log was given")),
+    "experiment": (
+        lambda evidence: evidence.experiment is not None,
+        say("nothing was re-run (ckptools rerun)"),
+    ),
 }
 
 

@@ -24,6 +24,7 @@ class Evidence:
     states: each optimizer state held against the bounds that one file allows
         (:class:`~ckptools.types.change.StateChange`); None when that was not done.
     log: records of the training log.
+    experiment: a re-run's verdict with its rungs (:class:`~ckptools.types.verdict.Experiment`).
     limits: user settings by rule code, from the configuration file.
     """
 
@@ -34,4 +35,5 @@ class Evidence:
     changes: tuple[Any, ...] = ()
     states: tuple[Any, ...] | None = None
     log: Any = None
+    experiment: Any = None
     limits: dict[str, Any] = field(default_factory=dict)

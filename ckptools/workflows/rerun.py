@@ -6,14 +6,17 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ckptools import layouts
-from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
+from ckptools.rules import judge
+from ckptools.types.blocks import Block, Column, Facts, FindingList, Heading, Paragraph, Table
+from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding, Judgement
-from ckptools.types.verdict import ArmResult, Rung, Verdict
+from ckptools.types.verdict import ArmResult, Experiment, Rung, Verdict
 from ckptools.types.wording import say
+from ckptools.workflows.bisection import bisect as bisect
 from ckptools.workflows.outcome import Outcome
 
 if TYPE_CHECKING:  # torch, which the other commands do without
@@ -41,20 +44,22 @@ class Rerun:
     not_judged: tuple[str, ...]
     seconds: float
     comparison: Comparison | None = None
+    judgement: Judgement = field(default_factory=Judgement)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """No rule judges a verdict: the decision is the answer."""
-        return ()
+        """What the rules of the family EXP say about the experiment."""
+        return self.judgement.findings
 
     @property
     def exit_code(self) -> int:
-        """0 refuted, 1 supported, 3 undecided."""
-        return _EXIT[self.verdict.decision]
+        """0 refuted, 1 supported, 3 undecided; 2 after a crashed rule."""
+        return 2 if self.judgement.crashed else _EXIT[self.verdict.decision]
 
     def document(self) -> dict[str, Any]:
         """Return ``ckptools.verdict/1``."""
-        fields = Outcome(Judgement(), self.not_judged).document() | {"exit_code": self.exit_code}
+        fields = Outcome(self.judgement, self.not_judged).document()
+        fields["exit_code"] = self.exit_code
         return {
             "schema": "ckptools.verdict/1",
             "tool": fields.pop("tool"),
@@ -67,6 +72,11 @@ class Rerun:
             "module": self.verdict.module,
             "scope": self.verdict.scope,
             "reason": self.verdict.reason,
+            "explanation": self.verdict.explanation,
+            "effect": self.verdict.effect,
+            "interval": list(self.verdict.interval) if self.verdict.interval else None,
+            "cleared": list(self.verdict.cleared),
+            "not_needed": list(self.verdict.not_needed),
             "rungs": [rung.document() for rung in self.rungs],
             "arms": [arm.document() for arm in self.arms],
             "comparison": self.comparison.document() if self.comparison else None,
@@ -96,7 +106,11 @@ class Rerun:
             Heading(say("Verdict"), 1),
             Facts(facts),
             Paragraph(self.verdict.reason, _TONE[self.verdict.decision]),
+            Paragraph(self.verdict.explanation),
         ]
+        if self.verdict.cleared:
+            names = ", ".join(self.verdict.cleared)
+            blocks.append(Paragraph(say("cleared of suspicion: {names}", names=names), "good"))
         if self.verdict.would_decide:
             blocks.append(
                 Paragraph(
@@ -119,6 +133,11 @@ class Rerun:
             Paragraph(say("- {name}: {message}", name=rung.name, message=rung.message))
             for rung in self.rungs
         ]
+        if self.verdict.not_needed:
+            names = ", ".join(self.verdict.not_needed)
+            blocks.append(Paragraph(say("- not needed for the answer: {names}", names=names)))
+        if self.findings:
+            blocks.append(FindingList(self.findings))
         blocks += [
             Paragraph(say("- not judged: {reason}", reason=reason)) for reason in self.not_judged
         ]
@@ -202,6 +221,9 @@ def rerun(
             store=trials,
             progress=progress,
         )
+    experiment = Experiment(
+        opened.path, before.path if before else None, task, verdict, tuple(ladder.rungs)
+    )
     return Rerun(
         opened.path,
         before.path if before else None,
@@ -212,6 +234,7 @@ def rerun(
         (*opened.not_judged, *ladder.not_judged),
         time.perf_counter() - start,
         comparison,
+        judge(Evidence(checkpoint=opened, experiment=experiment), select=["EXP"]),
     )
 
 

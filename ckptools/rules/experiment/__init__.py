@@ -1,0 +1,1 @@
+"""EXP: what an experiment with the user's own task has shown."""

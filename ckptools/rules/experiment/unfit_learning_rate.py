@@ -1,0 +1,42 @@
+"""EXP104: the healthy earlier checkpoint breaks at these learning rates, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptools.rules.experiment.advice import again
+from ckptools.rules.registry import found, rule
+from ckptools.types.evidence import Evidence
+from ckptools.types.finding import Finding
+from ckptools.types.wording import say
+
+
+@rule("EXP104", "unfit-learning-rate", severity="warning", confidence="hint", needs=("experiment",))
+def check(evidence: Evidence) -> Iterator[Finding]:
+    """The healthy earlier checkpoint breaks at these learning rates, too.
+
+    What it means
+        Trained at the learning rates of this file the earlier checkpoint breaks in the same way.
+
+    Why it matters
+        The checkpoint is not to blame, and resuming it as it is destroys it.
+
+    False alarms
+        Not yet measured; hint. 0 of 24 healthy verdicts of the bundled example; that bounds the
+        rate at 12 %.
+
+    What to do
+        Lower the learning rates; the advised command compares.
+
+    References
+        Fisher 1935 (paired designs); Ville 1939 (stopping at any time).
+    """
+    verdict = evidence.experiment.verdict
+    if verdict.cause != "learning-rate":
+        return
+    yield found(
+        "learning rates",
+        say("the learning rates are to blame, not the checkpoint: {reason}", reason=verdict.reason),
+        evidence={"effect": verdict.effect},
+        advice=again(evidence.experiment, "--arm", "lr=x0.1"),
+    )
