@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,15 @@ from ckptools.types.tensor import FLOATING, Storage, TensorRef
 
 #: faults of a container that a repair is for
 MENDED = ("crc-mismatch", "truncated", "directory-damaged")
+
+
+#: the file and the offset of a storage
+Place = tuple[str, int]
+
+
+def place(storage: Storage | None) -> Place:
+    """Return where a storage lies, whatever an index calls it."""
+    return (storage.source.name, storage.start) if storage is not None else ("", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +48,14 @@ class Flip:
 
 def checksums(container: Container) -> tuple[list[Flip], list[tuple[Record, Fault]]]:
     """Return the located flips, and the records whose damage is more than one flip."""
-    records = {record.name: record for record in container.records}
     flips: list[Flip] = []
     beyond: list[tuple[Record, Fault]] = []
-    for fault in formats.verify_checksums(container):
+    for part in container.parts.values():
+        of_part = checksums(part)
+        flips += of_part[0]
+        beyond += of_part[1]
+    records = {record.name: record for record in container.records}
+    for fault in formats.verify_checksums(replace(container, parts={})) if records else ():
         record = records.get(str(fault.evidence.get("record")))
         if record is None:
             continue

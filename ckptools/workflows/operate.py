@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ckptools import layouts
-from ckptools.errors import InvalidParameter, OperationError
+from ckptools.errors import CorruptFile, InvalidParameter, OperationError
+from ckptools.surgery import lost_tree, shards, values, writer
 from ckptools.surgery import recipe as recipes
-from ckptools.surgery import shards, values, writer
 from ckptools.surgery import undo as way_back
 from ckptools.surgery.atomic import Target, clear_leftovers, refuse_existing, temporary_folder
 from ckptools.surgery.edits import Edits, view
@@ -100,7 +100,7 @@ def _run(
     in_place: bool,
 ) -> Receipt:
     """Plan and write the steps one after the other; a dry run leaves the last one unwritten."""
-    first = layouts.open(os.fspath(source))
+    first = _opened(os.fspath(source), steps[0].operation)
     target = _target(first, name, output, force=force, in_place=in_place)
     with _between(target, len(steps), dry_run) as folder:
         planned, results = [_plan(steps[0], first)], list[Result]()
@@ -115,6 +115,18 @@ def _run(
         with papers.kept():
             writer.apply(planned[-1].checkpoint, planned[-1].edits, target, papers.seal)
         return papers.receipt
+
+
+def _opened(path: str, operation: str) -> Checkpoint:
+    """Open the source; what mends files gets the mere records of one that cannot be read."""
+    try:
+        return layouts.open(path)
+    except CorruptFile:
+        mends = bool(operations.get(operation).mends) and os.path.isfile(path)
+        records = lost_tree.archive(path) if mends else None
+        if records is None:
+            raise
+        return records
 
 
 @contextlib.contextmanager

@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from ckptools.errors import InvalidParameter, NoSuchTensor, OperationError, VerificationFailed
+from ckptools.errors import (
+    CorruptFile,
+    InvalidParameter,
+    NoSuchTensor,
+    OperationError,
+    VerificationFailed,
+)
 from ckptools.workflows.operate import operate, recipe, undo
+from tests.builders.sharded_folders import loaded, sharded
 from tests.builders.training_files import Tiny, load, resume, training_file
 
 
@@ -433,3 +440,36 @@ def test_a_transplant_creates_the_states_that_are_missing(
     resume(tmp_path / "new.pth")
     undo(tmp_path / "new.receipt.json", tmp_path / "back.pth")
     assert (tmp_path / "back.pth").read_bytes() == (tmp_path / "poor.pth").read_bytes()
+
+
+def test_a_pickle_that_cannot_be_read_is_mended_by_its_checksum(run: Path, tmp_path: Path) -> None:
+    whole = run.read_bytes()
+    place = whole.index(b"optimizer_state_dict") - 5  # the opcode that says a string follows
+    sick = bytearray(whole)
+    sick[place] ^= 0x40
+    (tmp_path / "sick.pth").write_bytes(sick)
+    with pytest.raises(CorruptFile):
+        operate("reset", tmp_path / "sick.pth", module="layers.1")
+    operate("repair", tmp_path / "sick.pth", tmp_path / "new.pth")
+    assert (tmp_path / "new.pth").read_bytes() == whole
+    sick[place + 1] ^= 0x81
+    sick[place + 9] ^= 0x0F
+    (tmp_path / "sick.pth").write_bytes(sick)
+    with pytest.raises(OperationError, match="values have no names"):
+        operate("repair", tmp_path / "sick.pth")
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+def test_a_damaged_shard_is_mended(beyond: bool, tmp_path: Path) -> None:
+    source = sharded(tmp_path / "run", "bin")
+    sharded(tmp_path / "early", "bin")
+    shard = source / "pytorch_model-00002-of-00003.bin"
+    whole = shard.read_bytes()
+    sick = bytearray(whole)
+    place = whole.index(loaded(source)["layers.1.0.weight"].numpy().tobytes())
+    sick[place + 2] ^= 1
+    if beyond:
+        sick[place + 40 : place + 60] = bytes(20)
+    shard.write_bytes(sick)
+    operate("repair", source, tmp_path / "new", from_checkpoint=str(tmp_path / "early"))
+    assert (tmp_path / "new" / shard.name).read_bytes() == whole

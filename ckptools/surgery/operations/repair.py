@@ -11,7 +11,7 @@ import numpy as np
 from ckptools.errors import OperationError
 from ckptools.layouts import open as open_checkpoint
 from ckptools.layouts.run_state import helper_kind
-from ckptools.surgery import damage, places, slots, values
+from ckptools.surgery import damage, lost_tree, places, slots, values
 from ckptools.surgery.damage import Flip
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
@@ -27,6 +27,7 @@ from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, P
 from ckptools.types.container import Container
 from ckptools.types.plan import TensorChange
 from ckptools.types.tensor import Storage, TensorRef
+from ckptools.types.wording import say
 
 _State = tuple[OptimizerState, ParameterState]
 
@@ -45,6 +46,8 @@ def repair(
     from --from, an earlier epoch, else they become zero; so are negative second moments.  What a
     truncated file lacks is taken from --from; optimizer states may also be left out, weights not.
     """
+    if checkpoint.layout == lost_tree.LAYOUT:
+        return _records_alone(checkpoint)
     donor = _donor(checkpoint, from_checkpoint, set)
     work = _Repair(checkpoint, donor)
     if damage.cut_off(checkpoint.container):
@@ -55,6 +58,19 @@ def repair(
         work.values(chosen(checkpoint, module, set), bool(module))
     if not work.edits.changes:
         raise OperationError("there is nothing to repair", where=checkpoint.path)
+    return work.edits
+
+
+def _records_alone(checkpoint: Checkpoint) -> Edits:
+    """Turn flipped bits back in a file whose pickle cannot be read; nothing else can be done."""
+    work = _Repair(checkpoint, _Donor("", {}, {}))
+    work.checksums()
+    if not work.tree_damaged:
+        raise OperationError(
+            say("its pickle cannot be read, and no flipped bit explains that"),
+            where=checkpoint.path,
+            next=say("take an earlier epoch: without the pickle, values have no names"),
+        )
     return work.edits
 
 
@@ -90,12 +106,12 @@ def _donor(checkpoint: Checkpoint, path: str | None, set: str | None) -> _Donor:
 
 @dataclass
 class _Repair:
-    """A repair under construction; ``mended`` are storages whose damage is dealt with."""
+    """A repair under construction; ``mended`` are where storages whose damage is dealt with lie."""
 
     checkpoint: Checkpoint
     donor: _Donor
     edits: Edits = field(default_factory=Edits)
-    mended: set[Storage] = field(default_factory=set)
+    mended: set[damage.Place] = field(default_factory=set)
     tree_damaged: bool = False
 
     @property
@@ -110,19 +126,23 @@ class _Repair:
         flips, beyond = damage.checksums(self.container)
         for flip in flips:
             self.turn_back(flip)
-        lost = {record.storage: fault for record, fault in beyond}
+        lost = {damage.place(record.storage) for record, _ in beyond}
         for record, fault in beyond:
             if record.storage.name == "data.pkl":
-                raise OperationError(f"the tree itself is damaged: {fault.message}")
+                raise OperationError(
+                    say("its pickle is damaged beyond one bit: {fault}", fault=fault.message),
+                    where=self.checkpoint.path,
+                    next=say("take an earlier epoch: without the pickle, values have no names"),
+                )
         if lost:
-            self.replace(lambda storage: storage in lost, "its record was damaged")
-            self.mended |= lost.keys()
+            self.replace(lambda storage: damage.place(storage) in lost, "its record was damaged")
+            self.mended |= lost
 
     def turn_back(self, flip: Flip) -> None:
         """Give one bit its old value."""
         value = flip.mended
         self.edits.replace_values(flip.place, values.given([value]))
-        self.mended.add(flip.record.storage)
+        self.mended.add(damage.place(flip.record.storage))
         self.tree_damaged |= flip.record.storage.name == "data.pkl"
         where = f"bit {flip.bit} of byte {flip.byte:,} of {flip.record.name}"
         users = ", ".join(self.users(flip.record.storage)) or flip.record.name
@@ -130,12 +150,16 @@ class _Repair:
 
     def users(self, storage: Storage) -> Iterator[str]:
         """Yield the names of what views a storage."""
-        yield from (t.name for t in self.checkpoint.tensors() if t.ref.storage == storage)
+        yield from (t.name for t in self.checkpoint.tensors() if self.views(t.ref, storage))
         for optimizer in self.checkpoint.optimizers:
             for state in optimizer.states:
                 for slot, ref in state.slots.items():
-                    if ref.storage == storage:
+                    if self.views(ref, storage):
                         yield f"{state.name or state.id} ({slot})"
+
+    def views(self, ref: TensorRef, storage: Storage) -> bool:
+        """Return whether a tensor lies in a storage, whatever an index calls that."""
+        return damage.place(ref.storage) == damage.place(storage)
 
     # -- a file that was cut off -----------------------------------------------------------
 
@@ -225,7 +249,11 @@ class _Repair:
 
     def done(self, ref: TensorRef) -> bool:
         """Return whether a tensor's storage was dealt with, or its values cannot be read."""
-        return ref.storage in self.mended or not ref.readable or damage.lacking(ref.storage)
+        return (
+            damage.place(ref.storage) in self.mended
+            or not ref.readable
+            or damage.lacking(ref.storage)
+        )
 
     def all_states(self) -> Iterator[_State]:
         """Yield every state of every optimizer."""
