@@ -2,10 +2,10 @@
 
 Two files are *identical* when every weight and every slot is; *direct successors* when one step of
 the optimizer replays the one from the other; of the *same run* when the optimizer's ids are the
-same memory addresses, or its moments can have grown into each other, or the counters and saved
-arguments agree while the weights are close; *fine-tuned* when the weights are close and nothing
-says that the run is one; *renamed* when the weights are equal under other names; *related* when
-only a part is close; *unrelated* otherwise.  Close means a median cosine over matrices of at least
+same memory addresses, or its moments can have grown into each other, or the counters (BatchNorm's,
+too) and saved arguments agree while the weights are close; *fine-tuned* when the weights are close
+and nothing says that the run is one; *renamed* when the weights are equal under other names;
+*related* when only a part is close; *unrelated* otherwise.  Close means a median cosine over matrices of at least
 .5: independent initialisations have about 0.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from ckptools.compare.counters import batches_between
 from ckptools.types.change import Match, Relation, StateChange
 from ckptools.types.checkpoint import Checkpoint
 
@@ -80,7 +81,14 @@ def _evidence(
         "same_ids": _same_addresses(a, b),
         "same_arguments": _same_arguments(a, b),
         "possible_histories": _possible(states),
+        "batches_between": _batches(a, b),
     }
+
+
+def _batches(a: Checkpoint, b: Checkpoint) -> int | None:
+    """Return the batches between the files by BatchNorm's counters, where these go on."""
+    found = batches_between(a, b)
+    return None if found is None else found[1]
 
 
 def _worst(states: Sequence[StateChange], bound: str) -> float | None:
@@ -149,6 +157,8 @@ def _one_run(
     """Return the kind for files of one run, or None when nothing says that they are."""
     if steps is None:
         arguments, cosine = evidence["same_arguments"], evidence["median_cosine"]
+        if evidence["batches_between"] and arguments is not False:
+            return "same-run", "hint"
         return ("same-run", "hint") if arguments and cosine < 1 else None
     possible = evidence["possible_histories"]
     if steps <= 0:

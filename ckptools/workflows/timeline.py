@@ -10,33 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from ckptools import layouts
-from ckptools.compare import cache
-from ckptools.compare.changes import Progress, compare, own_states
+from ckptools.compare.changes import Progress
+from ckptools.compare.counters import epochs
 from ckptools.compare.series import Series, series
 from ckptools.errors import CkptoolsError, OpenError
-from ckptools.rules import judge
+from ckptools.rules.selection import chosen
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
 from ckptools.types.checkpoint import Checkpoint
-from ckptools.types.evidence import Evidence
-from ckptools.types.finding import Crashed, Finding, Judgement, Skipped
-from ckptools.types.wording import pack, say, unpack
-from ckptools.workflows.diff import Diff
+from ckptools.types.finding import Finding, Judgement
+from ckptools.types.wording import say
 from ckptools.workflows.find import candidates
 from ckptools.workflows.outcome import Outcome
+from ckptools.workflows.timeline_steps import Step, Walk, together
 
 _SHOWN = 30
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one checkpoint and the one before it gave; plain values, so that they can be kept."""
-
-    relation: str
-    modules: tuple[dict[str, Any], ...]
-    findings: tuple[Finding, ...]
-    skipped: tuple[Skipped, ...] = ()
-    crashed: tuple[Crashed, ...] = ()
-    not_judged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,14 +32,16 @@ class Timeline:
 
     Attributes
     ----------
-    steps: one for each checkpoint but the first.
+    steps: one for each checkpoint.
     unreadable: (path, error) of the files that could not be read.
+    batches: batches an epoch, where BatchNorm's counters and the names gave the epochs.
     """
 
     series: Series
     steps: tuple[Step, ...]
     outcome: Outcome
     unreadable: tuple[tuple[str, str], ...] = ()
+    batches: tuple[int, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -67,14 +56,18 @@ class Timeline:
 
     @cached_property
     def turned(self) -> int | None:
-        """The index of the checkpoint where the run turned: the first with a grave finding.
+        """The index of the checkpoint where the run turned: the first with a new grave finding.
 
-        A proof or an error is grave; where there is none, a warning is.
+        A proof or an error is grave; where there is none, a warning is.  What the first checkpoint
+        has already is no turn, unless it is an error.
         """
         for grave in ("error", "warning"):
+            known: set[tuple[str, str]] = set()
             for index, step in enumerate(self.steps):
-                if any(finding.severity == grave for finding in step.findings):
-                    return index + 1
+                now = {(f.code, f.target) for f in step.findings if f.severity == grave}
+                if now - known and (index or grave == "error"):
+                    return index
+                known = now
         return None
 
     @property
@@ -82,22 +75,25 @@ class Timeline:
         """Where and when the run turned, by which finding."""
         if self.turned is None:
             return None
-        first = self.steps[self.turned - 1].findings[0]
+        before = self.steps[self.turned - 1].findings if self.turned else ()
+        known = {(one.code, one.target) for one in before}
+        fresh = [f for f in self.steps[self.turned].findings if (f.code, f.target) not in known]
         place = _place(self.series.ordered[self.turned])
-        return place | {"target": first.target, "code": first.code}
+        return place | {"target": fresh[0].target, "code": fresh[0].code}
 
     @property
     def last_good(self) -> dict[str, Any] | None:
-        """The newest checkpoint before the onset, or the newest of all."""
+        """The newest checkpoint before the onset, or the newest of all; None without any."""
         known = self.series.ordered
-        if not known:
+        if not known or self.turned == 0:
             return None
         return _place(known[-1] if self.turned is None else known[self.turned - 1])
 
     def rows_of_modules(self) -> list[dict[str, Any]]:
         """Return a row per module with its history; null where nothing was compared."""
-        names = {(m["set"], m["name"]): None for step in self.steps for m in step.modules}
-        lookup = [{(m["set"], m["name"]): m for m in step.modules} for step in self.steps]
+        compared = self.steps[1:]
+        names = {(m["set"], m["name"]): None for step in compared for m in step.modules}
+        lookup = [{(m["set"], m["name"]): m for m in step.modules} for step in compared]
         rows = []
         for set_, name in names:
             held = [known.get((set_, name), {}) for known in lookup]
@@ -122,10 +118,12 @@ class Timeline:
             "tool": shared.pop("tool"),
             "checkpoints": [_place(one) for one in self.series.ordered],
             "ordered_by": self.series.by,
-            "relations": [step.relation for step in self.steps],
+            "relations": [step.relation for step in self.steps[1:]],
+            "batches_per_epoch": list(self.batches),
             "unreadable": [{"path": path, "error": error} for path, error in self.unreadable],
             "foreign": [one.path for one in self.series.foreign],
             "repeated": [one.path for one in self.series.repeated],
+            "restarted": [one.path for one in self.series.restarted],
             "series": self.rows_of_modules(),
             "onset": self.onset,
             "last_good": self.last_good,
@@ -150,6 +148,10 @@ class Timeline:
                 say("{number}, ordered by {by}", number=len(ordered), by=self.series.by),
             ),
         ]
+        if self.batches:
+            batches = " / ".join(f"{number:,}" for number in self.batches)
+            told = say("told by BatchNorm's counters: {batches} batches each", batches=batches)
+            facts.append((say("epochs"), told))
         if ordered:
             facts.append(
                 (
@@ -202,8 +204,8 @@ def timeline(
 ) -> Timeline:
     """Follow the series of checkpoints in ``paths``: files, or folders that hold some.
 
-    Every file is read twice, once against its predecessor and once against its successor; what a
-    pair gave is kept, so that a second look reads headers only.
+    Every file is measured as it is compared with its predecessor, and read again for its
+    successor; what that gave is kept, so that a second look reads headers only.
 
     Parameters
     ----------
@@ -219,6 +221,7 @@ def timeline(
         raise OpenError(
             "no readable checkpoint", where=", ".join(os.fspath(path) for path in paths)
         )
+    opened, batches = _with_epochs(opened)
     found = series(opened)
     rules: dict[str, Any] = {
         "select": list(select),
@@ -226,19 +229,36 @@ def timeline(
         "baseline": list(baseline),
     }
     rules |= {"limits": dict(limits or {})}
-    steps = []
-    for index, (older, newer) in enumerate(zip(found.ordered, found.ordered[1:], strict=False)):
-        steps.append(_step(older, newer, rules, cached))
+    walk, steps = Walk(rules, cached), []
+    for index, checkpoint in enumerate(found.ordered):
+        steps.append(walk.step(checkpoint))
         if progress is not None:
-            progress(index + 1, len(found.ordered) - 1)
+            progress(index + 1, len(found.ordered))
     alone = len(found.ordered) < 2
+    judgement = Judgement(
+        tuple(together(steps)),
+        tuple(dict.fromkeys(one for step in steps[not alone :] for one in step.skipped)),
+        tuple(one for step in steps for one in step.crashed),
+    )
     outcome = Outcome(
-        _together(steps),
+        judgement,
         tuple(_not_judged(found, steps)),
         fail_on,
         say("one checkpoint is no series") if alone else None,
+        len(chosen(select, ignore)) - len(judgement.skipped) - len(judgement.crashed),
     )
-    return Timeline(found, tuple(steps), outcome, tuple(unreadable))
+    return Timeline(found, tuple(steps), outcome, tuple(unreadable), batches)
+
+
+def _with_epochs(opened: Sequence[Checkpoint]) -> tuple[list[Checkpoint], tuple[int, ...]]:
+    """Return the checkpoints with their epochs, and the batches an epoch where these told them."""
+    if any(one.run.epoch is not None for one in opened):
+        return list(opened), ()
+    found = epochs(opened)
+    if found is None:
+        return list(opened), ()
+    numbered = zip(opened, found.numbers, strict=True)
+    return [replace(c, run=replace(c.run, epoch=n)) for c, n in numbered], found.batches
 
 
 def _files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -261,76 +281,6 @@ def _opened(files: Sequence[Path]) -> tuple[list[Checkpoint], list[tuple[str, st
     return opened, unreadable
 
 
-def _step(older: Checkpoint, newer: Checkpoint, rules: dict[str, Any], cached: bool) -> Step:
-    """Return one pair's result, from the cache where it is there."""
-    identities = [cache.identity(one.container) for one in (older, newer)]
-    places = [one.path for one in (older, newer)]
-    name = cache.key("timeline", identities, places, rules) if all(identities) else None
-    kept = cache.get(name) if cached and name else None
-    if kept is not None:
-        return _from_plain(unpack(kept))
-    step = _judged(older, newer, rules)
-    if cached and name and not step.crashed:
-        cache.put(name, pack(_plain(step)))
-    return step
-
-
-def _judged(older: Checkpoint, newer: Checkpoint, rules: dict[str, Any]) -> Step:
-    change = compare(older, newer)
-    evidence = Evidence(
-        change.b,
-        earlier=(Evidence(older),),
-        changes=(change,),
-        states=own_states(change),
-        limits=rules["limits"],
-    )
-    chosen = {key: rules[key] for key in ("select", "ignore", "baseline")}
-    judgement = judge(evidence, **chosen)
-    place = {"checkpoint": newer.path, "epoch": newer.run.epoch}
-    findings = [replace(one, evidence=one.evidence | place) for one in judgement.findings]
-    return Step(
-        change.relation.kind,
-        tuple(Diff(change, Outcome(judgement)).modules()),
-        tuple(findings),
-        judgement.skipped,
-        judgement.crashed,
-        change.not_judged,
-    )
-
-
-def _plain(step: Step) -> dict[str, Any]:
-    return {
-        "relation": step.relation,
-        "modules": list(step.modules),
-        "findings": [one.document() for one in step.findings],
-        "skipped": [[one.code, one.name, one.reason] for one in step.skipped],
-        "not_judged": list(step.not_judged),
-    }
-
-
-def _from_plain(kept: dict[str, Any]) -> Step:
-    return Step(
-        kept["relation"],
-        tuple(kept["modules"]),
-        tuple(Finding(**one) for one in kept["findings"]),
-        tuple(Skipped(*one) for one in kept["skipped"]),
-        (),
-        tuple(kept["not_judged"]),
-    )
-
-
-def _together(steps: Sequence[Step]) -> Judgement:
-    """Return the judgements of all pairs as one."""
-    findings = [finding for step in steps for finding in step.findings]
-    grave = {"error": 0, "warning": 1, "note": 2}
-    findings.sort(key=lambda one: grave[one.severity])
-    return Judgement(
-        tuple(findings),
-        tuple(dict.fromkeys(one for step in steps for one in step.skipped)),
-        tuple(one for step in steps for one in step.crashed),
-    )
-
-
 def _not_judged(found: Series, steps: Sequence[Step]) -> list[str]:
     reasons = [say("{path}: another model", path=one.path) for one in found.foreign]
     reasons += [
@@ -341,9 +291,14 @@ def _not_judged(found: Series, steps: Sequence[Step]) -> list[str]:
         reasons.append(
             say("the order: neither counters nor names tell it, so files stand as given")
         )
-    for index, step in enumerate(steps):
-        newer = found.ordered[index + 1].path
-        if step.relation not in ("same-run", "direct-successor", "identical"):
+    reasons += [
+        say("{path}: a restart, its optimizer counts fewer steps than before", path=one.path)
+        for one in found.restarted
+    ]
+    of: dict[str, list[tuple[str, str]]] = {}
+    for checkpoint, step in zip(found.ordered, steps, strict=True):
+        newer = checkpoint.path
+        if step.relation not in (None, "same-run", "direct-successor", "identical"):
             reasons.append(
                 say(
                     "{newer}: {relation} to the checkpoint before it",
@@ -351,10 +306,14 @@ def _not_judged(found: Series, steps: Sequence[Step]) -> list[str]:
                     relation=step.relation,
                 )
             )
-        reasons += [
-            say("{newer}: {reason}", newer=newer, reason=reason) for reason in step.not_judged
-        ]
-    reasons.append(say("single files: ckptools inspect FILE judges each by itself"))
+        for reason in step.not_judged:
+            of.setdefault(str(reason), []).append((reason, newer))
+    for told in of.values():
+        reason, newer = told[0]
+        if len(told) == 1:
+            reasons.append(say("{newer}: {reason}", newer=newer, reason=reason))
+        else:
+            reasons.append(say("{count} checkpoints: {reason}", count=len(told), reason=reason))
     return list(dict.fromkeys(reasons))
 
 

@@ -10,10 +10,11 @@ import torch
 from ckptools.cli import main as cli
 from ckptools.errors import OpenError
 from ckptools.report import media, render
-from ckptools.workflows import timeline as module
+from ckptools.workflows import timeline_steps as module
 from ckptools.workflows.timeline import timeline
 from tests.builders.pairs import FC1, noise, run, weight
-from tests.builders.small_run import planted
+from tests.builders.shared import shared
+from tests.builders.small_run import State, planted
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +65,7 @@ def test_a_second_look_compares_nothing(folder: Path, monkeypatch: pytest.Monkey
         raise AssertionError("compared again")
 
     monkeypatch.setattr(module, "compare", forbidden)
+    monkeypatch.setattr(module, "measure", forbidden)
     again = timeline(folder)
     assert again.document() == json.loads(json.dumps(first.document()))
     with pytest.raises(AssertionError):
@@ -87,6 +89,55 @@ def test_foreign_unreadable_and_repeated_files(folder: Path) -> None:
     assert [Path(path).name for path, _ in found.unreadable] == ["broken.pth"]
     assert len(found.series.repeated) == 1
     assert found.exit_code == 1
+
+
+def test_a_disease_of_one_file_has_an_onset_and_is_told_once(folder: Path) -> None:
+    def broken(state: State) -> None:
+        state["model"]["proj.bias"][2] = float("nan")
+
+    for epoch in (3, 4, 5):
+        path = folder / f"checkpoint_epoch_{epoch}.pth"
+        planted(run()[epoch], path, broken)
+    found = timeline(folder, select=["NUM101"])
+    assert found.onset is not None
+    assert (found.onset["epoch"], found.onset["code"]) == (3, "NUM101")
+    (one,) = found.findings
+    assert one.evidence["checkpoints"] == 3
+    assert one.message.startswith("epoch 3: ")
+
+
+def test_a_restart_is_noticed(folder: Path) -> None:
+    def again(state: State) -> None:
+        for slots in state["optimizer"]["state"].values():
+            slots["step"] -= 24
+        state["global_step"] -= 24
+
+    planted(run()[3], folder / "checkpoint_epoch_3.pth", again)
+    found = timeline(folder)
+    assert found.series.by == "epoch"
+    assert [one.run.epoch for one in found.series.ordered] == [0, 1, 2, 3, 4, 5]
+    assert [one.run.epoch for one in found.series.restarted] == [3]
+
+
+def test_epochs_from_counters_of_batches(tmp_path: Path) -> None:
+    for name, batches in (("b_2", 60), ("b_4", 120), ("b_7", 210)):
+        held = {"bn.weight": torch.ones(4), "bn.num_batches_tracked": torch.tensor(batches)}
+        torch.save(held, tmp_path / f"{name}.pth")
+    found = timeline(tmp_path)
+    assert found.batches == (30,)
+    assert [one["epoch"] for one in found.document()["checkpoints"]] == [2, 4, 7]
+    held["bn.num_batches_tracked"] += 1
+    torch.save(held, tmp_path / "b_7.pth")
+    assert timeline(tmp_path).batches == ()
+
+
+def test_a_real_series_tells_its_epochs_by_its_counters() -> None:
+    found = timeline(shared("data/series/mnist-dcgan"))
+    assert found.batches == (1875, 2811)
+    document = found.document()
+    assert [one["epoch"] for one in document["checkpoints"]] == [10, 20, 30, 40]
+    assert document["relations"] == ["same-run"] * 3
+    assert [f for f in found.findings if f.confidence != "hint"] == []
 
 
 def test_order_from_names(tmp_path: Path) -> None:
