@@ -10,12 +10,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import linprog
 
 from ckptools.logs import read
-from ckptools.logs.losses import SIMPLE, Equations, recover
+from ckptools.logs.audit import Audit, audit
+from ckptools.logs.losses import SIMPLE, Equations
+from ckptools.logs.tables import tables_of
+from ckptools.types.records import Log
 
 LINE = (
     "2026-08-20 19:37:47,887 - mmdet - INFO - Epoch [{epoch}][{iter}/1759]\tlr: 3.003e-04, "
@@ -24,47 +30,155 @@ LINE = (
 )
 
 
-def simulated(rng: np.random.Generator) -> tuple[str, Equations, np.ndarray]:
-    """Return the kind of a made-up log, its printed figures, and the true weights."""
-    kind = str(rng.choice(["many entries", "one or two entries", "dependent terms"]))
-    unknowns = int(rng.integers(2, 4))
-    entries = int(rng.integers(1, 3)) if kind == "one or two entries" else int(rng.integers(20, 60))
-    values = rng.uniform(0.2, 30, size=(entries, unknowns))
+KINDS = ("many entries", "few entries", "dependent terms", "large terms")
+LAYERS = ("none", "printed", "same", "ramp", "any")
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A made-up log with its true weights."""
+
+    kind: str
+    layered: str
+    text: str
+    equations: Equations
+    components: np.ndarray
+    layers: np.ndarray
+
+
+def simulated(rng: np.random.Generator) -> Simulated:
+    """Return a log with random components, weights, layers, entries and rounding."""
+    kind, layered = str(rng.choice(KINDS)), str(rng.choice(LAYERS))
+    terms = int(rng.integers(2, 5 if kind == "large terms" else 4))
+    count = 0 if layered == "none" else int(rng.integers(2, 7))
+    entries = int(rng.integers(1, 4)) if kind == "few entries" else int(rng.integers(20, 60))
+    digits = int(rng.integers(2, 6))
+    losses = rng.uniform(0.2, 30, size=(entries, count + 1, terms))
     if kind == "dependent terms":
-        values[:, -1] = values[:, 0] * rng.choice([0.5, 2.0, 3.0])
-    digits = int(rng.integers(2, 5))
-    weights = rng.choice(SIMPLE, size=unknowns)
-    unit = 10.0**-digits
+        losses[..., -1] = losses[..., 0] * rng.choice([0.5, 2.0, 3.0])
+    components = rng.choice(SIMPLE, size=terms)
+    layers = {
+        "same": lambda: np.full(count, rng.choice(SIMPLE)),
+        "ramp": lambda: np.round(0.1 * np.arange(1, count + 1), 1),
+    }.get(layered, lambda: rng.choice(SIMPLE, size=count))()
+    totals = losses[:, 0] @ components
+    aux = (losses[:, 1:] @ components) @ layers if count else None
+    printed, unit = np.round(losses, digits), 10.0**-digits
     equations = Equations(
-        tuple("abcd"[:unknowns]),
-        np.round(values, digits),
-        np.full(values.shape, unit),
-        np.round(values @ weights, digits),
-        np.full(entries, unit),
-    )
-    return kind, equations, weights
+        tuple("abcd"[:terms]), printed[:, 0], np.full((entries, terms), unit),
+        np.round(totals, digits), np.full(entries, unit),
+    )  # fmt: skip
+    stated = f"auxiliary weights: {layers.tolist()}\n" if layered == "printed" else ""
+    pages = []
+    for number in range(entries):
+        lines = [f"## Epoch {number + 1}", f"loss_total: {totals[number]:.{digits}f}"]
+        lines += [f"loss_aux_total: {aux[number]:.{digits}f}"] if aux is not None else []
+        lines += [
+            f"loss_{t}: {x:.{digits}f}" for t, x in zip("abcd", losses[number, 0], strict=False)
+        ]
+        for layer, row in enumerate(losses[number, 1:]):
+            pairs = ", ".join(f"{t}={x:.{digits}f}" for t, x in zip("abcd", row, strict=False))
+            lines.append(f"Layer {layer}: {pairs}")
+        pages.append("\n".join(lines))
+    text = stated + "\n".join(pages) + "\n"
+    return Simulated(kind, layered, text, equations, components, layers)
 
 
-def judged(equations: Equations, weights: np.ndarray) -> str:
-    """Return what the recovery said, and whether that is true."""
-    found = recover([equations])
-    if found is None:
+def alternatives(one: Simulated) -> int:
+    """Return how many combinations of simple numbers give the main totals, by trying all.
+
+    Written apart from the search that is judged: plain loops over a grid of two terms less.
+    """
+    simple, made = np.array(SIMPLE), one.equations
+    last = np.stack(np.meshgrid(simple, simple, indexing="ij"), axis=-1).reshape(-1, 2)
+    found = 0
+    for first in product(SIMPLE, repeat=len(made.terms) - 2):
+        weights = np.column_stack([np.tile(first, (len(last), 1)), last])
+        for values, units, total, unit in zip(
+            made.values, made.units, made.totals, made.total_units, strict=True
+        ):
+            slack = 0.5 * (unit + weights @ units) + 1e-6 * abs(total)
+            weights = weights[np.abs(weights @ values - total) <= slack]
+        found += len(weights)
+    return found
+
+
+def judged(one: Simulated, folder: Path) -> tuple[str, str]:
+    """Return what the audit said about components and layers, and whether that is true."""
+    path = folder / "run.log"
+    path.write_text(one.text)
+    found = audit(read(path))
+    return _components(one, found), _layers(one, found)
+
+
+def _components(one: Simulated, found: Audit) -> str:
+    weights = found.components
+    if weights is None:
         return "nothing said"
-    right = np.allclose(list(found.weights.values()), weights, rtol=0.02)
-    if found.unique:
+    right = np.allclose(list(weights.weights.values()), one.components, rtol=0.02) if (
+        len(weights.weights) == len(one.components)
+    ) else False  # fmt: skip
+    if weights.unique:
         return "unique, true" if right else "unique, WRONG"
-    return "not unique, truth first" if right else "not unique, another first"
+    more = alternatives(one) > 1 or one.layered == "printed"
+    return "not unique, and so it is" if more else "not unique, but it IS"
+
+
+def _layers(one: Simulated, found: Audit) -> str:
+    if one.layered == "none" or found.components is None or not found.components.unique:
+        return "-"
+    if found.layers is None and not found.layers_unique:
+        return "not unique, and so it is" if width(one) > 0.02 else "not unique, but it IS"
+    if found.layers is None:
+        return "nothing said"
+    right = np.allclose(found.layers, one.layers, rtol=0.02, atol=1e-3)
+    return f"{found.layers_method}, {'true' if right else 'WRONG'}"
+
+
+def width(one: Simulated) -> float:
+    """Return how far apart, relatively, weights of a layer may lie that all give the totals.
+
+    By linear programming over the rounding of every printed figure, for the true components.
+    """
+    log = tables_of(read_text(one.text))
+    system = log.layer_totals(dict(zip(one.equations.terms, one.components, strict=True)))
+    assert system is not None
+    slack = system.slack(one.layers)
+    sides = np.concatenate([system.values, -system.values])
+    limits = np.concatenate([system.totals + slack, slack - system.totals])
+    widest = 0.0
+    for number, weight in enumerate(one.layers):
+        goal = np.zeros(len(one.layers))
+        goal[number] = 1.0
+        ends = [linprog(sign * goal, sides, limits, bounds=(None, None)) for sign in (1, -1)]
+        if not all(end.success for end in ends):
+            return np.inf
+        widest = max(widest, (-ends[1].fun - ends[0].fun) / max(weight, 0.05))
+    return widest
+
+
+def read_text(text: str) -> Log:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.log"
+        path.write_text(text)
+        return read(path)
 
 
 def recovery(count: int) -> None:
     """Print what was said about ``count`` simulated logs, by kind."""
     rng = np.random.default_rng(20260207)
-    tally: Counter[tuple[str, str]] = Counter()
-    for _ in range(count):
-        kind, equations, weights = simulated(rng)
-        tally[kind, judged(equations, weights)] += 1
-    for (kind, said), number in sorted(tally.items()):
-        print(f"{kind:<20} {said:<28} {number}")
+    components: Counter[tuple[str, str]] = Counter()
+    layers: Counter[tuple[str, str]] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(count):
+            one = simulated(rng)
+            said, of_layers = judged(one, Path(folder))
+            components[one.kind, said] += 1
+            layers[f"{one.layered}, {one.kind}", of_layers] += 1
+    for title, tally in (("components", components), ("layers", layers)):
+        print(title)
+        for (kind, said), number in sorted(tally.items()):
+            print(f"  {kind:<26} {said:<38} {number}")
 
 
 def speed(megabytes: int) -> None:

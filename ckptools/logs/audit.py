@@ -46,6 +46,8 @@ class Audit:
     layers_unique: whether no other weights of the layers give the totals, too; where the layers'
         weights are assumed to be the same, or cannot be told, others do.
     contradicted: printed weights of the layers that do not give the totals.
+    layers_method: how the weights of the layers are known: printed, plain sum, least squares,
+        simplest numbers or assumed.
     """
 
     log: Log
@@ -67,6 +69,7 @@ class Audit:
     card: Card = field(default_factory=Card)
     layers_unique: bool = True
     contradicted: tuple[float, ...] = ()
+    layers_method: str | None = None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -121,6 +124,7 @@ def audit(log: Log, card: Card | None = None) -> Audit:
         card=card,
         layers_unique=weights.unique,
         contradicted=weights.contradicted,
+        layers_method=weights.method if weights.layers else None,
     )
     return _with_counterfactuals(base, tables)
 
@@ -201,6 +205,7 @@ class _Weights:
     assumes: str | None = None
     unique: bool = True
     contradicted: tuple[float, ...] = ()
+    method: str = "printed"
 
 
 def _weights(
@@ -238,8 +243,8 @@ def _same_terms(systems: Sequence[Equations]) -> bool:
 def _with_layers(tables: Tables, found: Recovered | None, entry: Entry | None) -> _Weights:
     """Recover the weights of the layers, too.
 
-    With more entries than layers each has its own; with fewer, one for all is assumed, and where
-    none gives the total they are not to be told.
+    Each has its own where the totals, or the simple numbers that give them, allow no other; else
+    one for all is assumed, and where none gives the totals they are not to be told.
     """
     if found is None or not found.unique or entry is None or entry.aux_total is None:
         return _Weights(found)
@@ -247,11 +252,12 @@ def _with_layers(tables: Tables, found: Recovered | None, entry: Entry | None) -
     if system is None:
         return _Weights(found)
     count = len(system.terms)
-    each = recover([system]) if len(system.totals) > count + 1 else None
+    each = recover([system])
     if each is not None and each.unique:
-        return _Weights(found, tuple(each.weights.values()))
+        return _Weights(found, tuple(each.weights.values()), method=each.method)
     slack = float(system.slack(np.ones(count))[-1])
     same = layer_weights(system.values[-1].tolist(), float(system.totals[-1]), slack)
     if same is None or same[1] or not system.fits(np.full(count, same[0])):
         return _Weights(found, unique=False)
-    return _Weights(found, (same[0],) * count, "one weight for all layers", unique=False)
+    layers = (same[0],) * count
+    return _Weights(found, layers, "one weight for all layers", unique=False, method="assumed")

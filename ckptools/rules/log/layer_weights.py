@@ -48,7 +48,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         weights = join([f"{one:.4g}" for one in audit.layers])
         yield found(
             "aux_total",
-            say("the layers carry the weights {weights} (least squares)", weights=weights),
+            say("the layers carry the weights {weights}, as the totals tell", weights=weights),
             evidence={"layers": list(audit.layers)},
             advice=again(audit, "--format", "json"),
         )

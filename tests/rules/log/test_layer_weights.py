@@ -25,7 +25,7 @@ def run(weights: list[float], entries: int, seed: int = 0) -> Evidence:
 
 FIRES_ON = {
     "a ramp over many epochs": lambda: run([0.1, 0.2, 0.3, 0.4], 20),
-    "a ramp in few epochs": lambda: run([0.1, 0.2, 0.3, 0.4], 3),
+    "a ramp in few epochs": lambda: run([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 3),
 }
 SILENT_ON = {
     "printed": lambda: evidence_of(RECORD),
@@ -39,5 +39,7 @@ SILENT_ON = {
 def test_what_is_said() -> None:
     (many,) = judge(FIRES_ON["a ramp over many epochs"](), select=["LOG108"]).findings
     assert "0.1, 0.2, 0.3, 0.4" in many.message
+    (found,) = judge(run([0.1, 0.2, 0.3, 0.4], 3), select=["LOG108"]).findings
+    assert "0.1, 0.2, 0.3, 0.4" in found.message
     (few,) = judge(FIRES_ON["a ramp in few epochs"](), select=["LOG108"]).findings
     assert "not unique" in few.message
