@@ -31,8 +31,15 @@ import torch
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from ckptools import layouts
 from ckptools.lanes.faults import FAULTS, Patient, read_patient
 from ckptools.lanes.train import train
+from ckptools.rerun.arms import Arm
+from ckptools.rerun.dynamics import run_arm
+from ckptools.rerun.evaluate import evaluate, excess, seeded
+from ckptools.rerun.loading import put, read_weights
+from ckptools.rerun.statistics import compare, follow, power, sign_flip
+from ckptools.rerun.task import load_task
 from ckptools.workflows.rerun import Rerun, rerun
 
 TASK = "ckptools.lanes.task:Lanes"
@@ -124,6 +131,7 @@ class Row:
     target: str
     found: Rerun
     cpu: float
+    naive: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def right(self) -> bool:
@@ -175,7 +183,7 @@ def planted(scenario: Scenario, base: Base, target: Path, seed: int) -> str:
     return damaged
 
 
-def ask(scenario: Scenario, base: Base, folder: Path, seed: int) -> Row:
+def ask(scenario: Scenario, base: Base, folder: Path, seed: int, naive: bool) -> Row:
     """Plant a scenario and ask about it."""
     path = folder / "checkpoint.pth"
     path.unlink(missing_ok=True)
@@ -183,16 +191,55 @@ def ask(scenario: Scenario, base: Base, folder: Path, seed: int) -> Row:
     settings = {"size": base.size, "log": str(base.folder / "train.jsonl"), **scenario.settings}
     start = time.process_time()
     found = rerun(path, TASK, earlier=base.path(1), suspects=scenario.suspects, settings=settings)
-    return Row(base.name, scenario, target, found, time.process_time() - start)
+    cpu = time.process_time() - start
+    suspect = target.split(", ")[0] if scenario.local else "decoder.layers.3"
+    rules = naive_rules(path, base.path(1), settings, suspect) if naive else {}
+    return Row(base.name, scenario, target, found, cpu, rules)
 
 
-def rows(where: Sequence[Base], only: str | None) -> Iterator[Row]:
+def naive_rules(
+    path: Path, earlier: Path, settings: Mapping[str, Any], suspect: str
+) -> dict[str, bool]:
+    """Return which usual rules call the checkpoint damaged.
+
+    The suspect is the module that was damaged, where one was: the most that these rules can hope
+    for.
+    """
+    task = load_task(TASK, settings)
+    with seeded(0):
+        model = task.build()
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    opened = layouts.open(path)
+    weights = read_weights(opened, model).weights
+    inside = [n for n in weights if n == suspect or n.startswith(f"{suspect}.")]
+    reset = {**weights, **{name: fresh[name] for name in inside}}
+    put(model, reset)
+    at_once = evaluate(task, model)["loss"]
+    losses = {
+        name: run_arm(task, model, Arm(name, opened, held), steps=12, seeds=(0,)).trials[0]
+        for name, held in (("as-is", weights), ("reset", reset))
+    }
+    after = {name: one.evaluate["loss"] for name, one in losses.items()}
+    put(model, weights)
+    now = evaluate(task, model)["loss"]
+    put(model, read_weights(layouts.open(earlier), model).weights)
+    return {
+        "the loss falls after a reset": after["reset"] < at_once,
+        "a reset beats going on": excess(after["as-is"], after["reset"]) > 0.0,
+        "the loss is a tenth worse than the earlier one's": excess(
+            now, evaluate(task, model)["loss"]
+        )
+        > 0.1,
+    }
+
+
+def rows(where: Sequence[Base], only: str | None, naive: bool) -> Iterator[Row]:
     """Yield a row for every scenario on every base."""
     with tempfile.TemporaryDirectory() as folder:
         for seed, base in enumerate(where):
             for scenario in SCENARIOS:
                 if only is None or only in scenario.name:
-                    row = ask(scenario, base, Path(folder), seed)
+                    row = ask(scenario, base, Path(folder), seed, naive)
                     print(line(row), flush=True)
                     yield row
 
@@ -218,6 +265,62 @@ def confusion(found: Sequence[Row]) -> str:
     return tabulate(body, headers=["true cause", *columns])
 
 
+def rules_table(found: Sequence[Row]) -> str:
+    """Return how the ladder and the usual rules do on the question whether there is damage."""
+    verdicts = {
+        "the ladder": [row.found.verdict.decision == "supported" for row in found],
+        **{name: [row.naive[name] for row in found] for name in found[0].naive},
+    }
+    healthy = [not row.scenario.damaged for row in found]
+    body = []
+    for name, says in verdicts.items():
+        false = sum(s and h for s, h in zip(says, healthy, strict=True))
+        missed = sum(not s and not h for s, h in zip(says, healthy, strict=True))
+        body.append([name, len(found) - false - missed, false, missed])
+    counts = f"right of {len(found)}", f"false support of {sum(healthy)}"
+    missed_of = f"missed of {len(found) - sum(healthy)}"
+    return tabulate(body, headers=["rule", *counts, missed_of])
+
+
+def limits() -> str:
+    """Return errors of the first kind over 2,000 simulated designs, and power."""
+    rng = np.random.default_rng(0)
+    designs, margin, clip = 2000, 0.2, 0.7
+
+    def rate(rejects: Callable[[], bool]) -> float:
+        return sum(rejects() for _ in range(designs)) / designs
+
+    def bet(values: Any) -> Any:
+        return follow(values.tolist(), margin=margin, clip=clip)
+
+    def edge() -> Any:
+        return np.where(rng.random(48) < (margin + clip) / (2 * clip), clip, -clip)
+
+    errors = {
+        "sign-flip, 6 normal pairs": rate(lambda: sign_flip(rng.standard_normal(6)) <= 0.05),
+        "sign-flip, 8 pairs of t(2)": rate(lambda: sign_flip(rng.standard_t(2, 8)) <= 0.05),
+        "t, 4 normal pairs": rate(lambda: compare(rng.standard_normal(4).tolist()).p <= 0.05),
+        "t, 8 batches": rate(lambda: compare(rng.standard_normal(8).tolist()).p <= 0.05),
+        "bet worse, 48 steps at the margin": rate(lambda: bet(edge()).worse is True),
+        "bet no worse, 48 steps at the margin": rate(lambda: bet(edge()).worse is False),
+    }
+    body = [[name, value] for name, value in errors.items()]
+    most = 0.05 + 3.0 * (0.05 * 0.95 / designs) ** 0.5
+    found = [tabulate(body, headers=["decision", f"errors (at most {most:.4f})"])]
+    pace = []
+    for effect in (0.0, 0.1, 0.3, 0.4, 0.5, 0.7, 1.0):
+        runs = [bet(effect + 0.08 * rng.standard_normal(48)) for _ in range(300)]
+        wins = [sum(one.worse is word for one in runs) / 300 for word in (True, False)]
+        steps = sorted(one.steps for one in runs)
+        early = [sum(o.worse is w and o.steps <= 11 for o in runs) / 300 for w in (True, False)]
+        pace.append([effect, *wins, *early, steps[150], steps[270]])
+    heads = ["log ratio (sd .08)", "worse", "no worse", "worse in one seed", "no worse in one seed"]
+    found.append(tabulate(pace, headers=[*heads, "median steps", "90 % within"]))
+    sizes = [[n, *(power(n, e, 1.0) for e in (0.5, 1.0, 2.0, 4.0))] for n in (2, 3, 4, 6, 8)]
+    found.append(tabulate(sizes, headers=["seeds (t)", ".5 sd", "1 sd", "2 sd", "4 sd"]))
+    return "\n\n".join(found)
+
+
 def summary(found: Sequence[Row]) -> str:
     """Return the figures that the aim names."""
     right = sum(row.right for row in found)
@@ -240,12 +343,18 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--only")
+    parser.add_argument("--naive", action="store_true")
+    parser.add_argument("--limits", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    if asked.limits:
+        print(limits())
+        return 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = asked.folder or Path(scratch)
-        found = list(rows(bases(asked.bases, asked.size, asked.epochs, folder), asked.only))
-    print(f"\n{confusion(found)}\n\n{summary(found)}")
+        trained = bases(asked.bases, asked.size, asked.epochs, folder)
+        found = list(rows(trained, asked.only, asked.naive))
+    print(f"\n{confusion(found)}\n\n{rules_table(found)}\n\n{summary(found)}")
     enough = sum(row.right for row in found) >= 0.95 * len(found)
     return 0 if enough and not any(row.false_support for row in found) else 1
 

@@ -2,14 +2,15 @@
 
 The last checkpoint is held against the first.  Where progress hides the damage from so long a
 comparison (an untrained model is worse than a damaged one), the search goes back from the end in
-steps that double until a checkpoint is better than the last one by the limit.  Between a good and
-a bad one it halves.
+steps that double, then halfway between these, until a checkpoint is better than a later one by the
+limit.  Between a good and a bad one it halves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ckptools.rerun.evaluate import excess
 
@@ -71,10 +72,14 @@ def _bracket(count: int, of: Callable[[int], float], limit: float) -> tuple[int,
     last = count - 1
     if excess(of(last), of(0)) > limit:
         return 0, last
-    bad, step = last, 1
+    seen, step = [last], 1
     while last - step > 0:
-        place = last - step
-        if excess(of(last), of(place)) > limit or excess(of(bad), of(place)) > limit:
-            return place, bad
-        bad, step = place, 2 * step
+        seen.append(last - step)
+        step *= 2
+    seen.append(0)
+    halfway = [(late + early) // 2 for late, early in pairwise(seen) if late - early > 1]
+    for place in (*seen[1:-1], *reversed(halfway)):
+        later = [one for one in seen if one > place and excess(of(one), of(place)) > limit]
+        if later:
+            return place, min(later)
     return None

@@ -164,8 +164,10 @@ def power(
     if spread == 0.0:
         return 1.0 if effect else alpha
     limit = student.ppf(1.0 - alpha / comparisons / 2.0, pairs - 1)
-    shift = effect / spread * math.sqrt(pairs)
-    return float(nct.sf(limit, pairs - 1, shift) + nct.cdf(-limit, pairs - 1, shift))
+    shift = abs(effect) / spread * math.sqrt(pairs)
+    above, below = nct.sf(limit, pairs - 1, shift), nct.cdf(-limit, pairs - 1, shift)
+    # far out in a tail scipy gives nan for what is one and zero
+    return float(np.nan_to_num(above, nan=1.0) + np.nan_to_num(below, nan=0.0))
 
 
 def pairs_for(

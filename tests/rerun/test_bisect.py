@@ -41,7 +41,7 @@ def test_early_progress_does_not_hide_it(count: int, data: st.DataObject) -> Non
 
     found = bisect(count, loss)
     assert found.bad == first
-    assert len(loads) <= 3 + 2 * math.ceil(math.log2(count))
+    assert len(loads) <= 3 + 3 * math.ceil(math.log2(count))
 
 
 def test_a_loss_of_no_number_is_bad() -> None:
