@@ -5,8 +5,8 @@ the optimizer replays the one from the other; of the *same run* when the optimiz
 same memory addresses, or its moments can have grown into each other, or the counters (BatchNorm's,
 too) and saved arguments agree while the weights are close; *fine-tuned* when the weights are close
 and nothing says that the run is one; *renamed* when the weights are equal under other names;
-*related* when only a part is close; *unrelated* otherwise.  Close means a median cosine over matrices of at least
-.5: independent initialisations have about 0.
+*related* when only a part is close; *unrelated* otherwise.  Close means a median cosine over
+matrices of at least .5: independent initialisations have about 0.
 """
 
 from __future__ import annotations
