@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import sqrt
+from math import inf, sqrt
 from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,9 @@ ONE_RUN = frozenset({"same-run", "direct-successor"})
 #: Bounds on the moments, which no weight takes part in.
 MOMENT_BOUNDS = ("moment", "decay", "innovation")
 
+#: Premises that fail for sure where betas move; a bound is then broken beyond this ratio only.
+_MOVED = frozenset({"betas-cycled", "betas-changed"})
+_INEXACT = 1.5
 #: Elements that move further than so many times the usual did not do so by training alone.
 _OUTRUN = 2.0
 
@@ -66,10 +69,11 @@ def outran(hits: Iterable[Match], change: Change) -> list[Match]:
     """Return those of ``hits`` whose elements moved much further than those of the usual matrix.
 
     A matrix that started at zero (lora_B) turns and grows fast while its elements move as little
-    as all others; one that was overwritten moves by its own size.
+    as all others; one that was overwritten moves by its own size.  Frozen matrices do not say
+    what is usual.
     """
     steps = (rms_change(match) for match in matrices(change))
-    usual = typical(step for step in steps if step is not None)
+    usual = typical(step for step in steps if step)
     return [
         match
         for match in hits
@@ -85,10 +89,17 @@ def rms_change(match: Match) -> float | None:
 
 
 def violated(state: StateChange, bounds: Sequence[str]) -> list[BoundResult]:
-    """Return the bounds that some element breaks, the worst first."""
+    """Return the bounds that some element breaks, the worst first.
+
+    Betas that are known to move make a bound inexact: then only a clear breach counts.
+    """
     results = [state.bounds[name] for name in bounds if name in state.bounds]
-    broken = [one for one in results if one.above]
+    broken = [one for one in results if one.above and (one.ratio or inf) > _least(one)]
     return sorted(broken, key=lambda one: -(one.ratio or 0.0))
+
+
+def _least(result: BoundResult) -> float:
+    return _INEXACT if _MOVED & set(result.failed) else 1.0
 
 
 def premises(results: Iterable[BoundResult]) -> str:

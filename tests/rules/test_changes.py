@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ckptools.rules.changes import outran, rms_change
-from ckptools.types.change import Change, Match, Relation
+from ckptools.compare.bounds.result import BoundResult
+from ckptools.rules.changes import outran, rms_change, violated
+from ckptools.types.change import Change, Match, Relation, StateChange
 
 
 def match(name: str, norm: float, relative: float, numel: int = 100) -> Match:
@@ -30,6 +31,23 @@ def test_a_young_matrix_turns_far_without_outrunning() -> None:
     young = match("lora_B.weight", norm=0.1, relative=1.5)
     overwritten = match("proj.weight", norm=10.0, relative=1.5)
     assert outran([young, overwritten], change(*USUAL, young, overwritten)) == [overwritten]
+
+
+def test_frozen_matrices_do_not_say_what_is_usual() -> None:
+    frozen = [match(f"base.{number}.weight", 10.0, 0.0) for number in range(9)]
+    adapters = [match(f"lora_B.{number}", 0.1, 1.0) for number in range(5)]
+    assert outran(adapters, change(*frozen, *adapters)) == []
+
+
+def test_betas_that_move_make_a_bound_inexact() -> None:
+    def state(ratio: float, *failed: str) -> StateChange:
+        result = BoundResult("innovation", ratio, 0, above=1, judged=100, failed=failed)
+        return StateChange(0, 0, "a", bounds={"innovation": result})
+
+    assert violated(state(1.2), ("innovation",))
+    assert violated(state(1.2, "learning-rate-assumed"), ("innovation",))
+    assert not violated(state(1.2, "betas-cycled"), ("innovation",))
+    assert violated(state(1.6, "betas-cycled", "betas-changed"), ("innovation",))
 
 
 def test_without_siblings_nothing_is_excused() -> None:
