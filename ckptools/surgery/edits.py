@@ -25,6 +25,7 @@ class Edits:
     ----------
     values: new values by the view they replace; tied names share the view and change together.
     nodes: replacements in the tree, by ``id`` of the old node; the old ones are kept alive.
+    texts: new values of top-level keys, by the name of a JSON file in the checkpoint's folder.
     casts: new dtypes of whole storages, with the old dtype: (old, new).
     rebuild: the file is built anew even where only values change (it was cut off).
     changes: one line per tensor or setting.
@@ -33,6 +34,7 @@ class Edits:
 
     values: dict[TensorRef, Make] = field(default_factory=dict)
     nodes: dict[int, Any] = field(default_factory=dict)
+    texts: dict[str, dict[str, Any]] = field(default_factory=dict)
     casts: dict[Storage, tuple[str, str]] = field(default_factory=dict)
     rebuild: bool = False
     changes: list[TensorChange] = field(default_factory=list)

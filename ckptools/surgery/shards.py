@@ -100,6 +100,8 @@ def split(container: Container, edits: Edits) -> FileEdits:
     if container.format == "sharded":
         _split_shards(container, edits, found)
         return found
+    for name, values in edits.texts.items():
+        found.texts[name] = _with_values(folder_of(container) / name, values)
     now = entries(edits.current(container.root)) or []
     kept = {name for name, _ in now}
     for name, part in container.parts.items():
@@ -110,6 +112,12 @@ def split(container: Container, edits: Edits) -> FileEdits:
         else:
             _add(found, name, part, _own(part, edits, ""))
     return found
+
+
+def _with_values(path: Path, values: dict[str, Any]) -> bytes:
+    """Return a JSON file with other values of some keys."""
+    document = json.loads(path.read_text()) | values
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _add(found: FileEdits, name: str, part: Container, edits: Edits) -> None:

@@ -223,6 +223,11 @@ def _require_output(undo: Undo, changed: Path) -> None:
             )
 
 
+def stands(undo: Undo, path: Path) -> bool:
+    """Return whether the source lies at ``path`` as it was."""
+    return all(_is(path / one.name if one.name else path, one.source) for one in undo.files)
+
+
 def _is(path: Path, known: dict[str, Any]) -> bool:
     """Return whether a file has the length and the hash noted."""
     return (

@@ -103,12 +103,7 @@ class Receipt:
         )
         blocks: list[Block] = [
             Heading(done, level=1),
-            Facts(
-                (
-                    (say("source"), str(self.source["path"])),
-                    (say("untouched"), count(self.untouched, "tensor")),
-                )
-            ),
+            Facts(self._facts()),
             FindingList(self.findings),
         ]
         if self.changes:
@@ -117,6 +112,11 @@ class Receipt:
         if self.undo:
             blocks.append(Paragraph(say("undo with: ckptools undo {path}", path=self.undo)))
         return blocks
+
+    def _facts(self) -> tuple[tuple[str, str], ...]:
+        source = (say("source"), str(self.source["path"]))
+        kept = (say("untouched"), count(self.untouched, "tensor"))
+        return (source, kept) if self.changes or self.untouched else (source,)
 
 
 def _table(changes: tuple[TensorChange, ...]) -> Table:

@@ -327,14 +327,22 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
     header = way_back.read(undo_file)
     changed = _found(Path(header.output["path"]), undo_file)
     back = Path(output) if output else Path(header.source["path"])
-    sha = way_back.restore(undo_file, changed, Target(back, force))
-    return Receipt(
+    done = Receipt(
         operation="undo",
         parameters={"receipt": str(path)},
         source={"path": str(changed), "sha256": header.output["sha256"]},
-        output={"path": str(back), "sha256": sha},
+        output={"path": str(back), "sha256": header.source["sha256"]},
         verified=True,
     )
+    if output is None and way_back.stands(header, back):
+        words = say(
+            "It was still there, byte for byte: nothing was written.  Delete {changed} to forget "
+            "the operation.",
+            changed=changed,
+        )
+        return replace(done, notes=(words,))
+    way_back.restore(undo_file, changed, Target(back, force))
+    return done
 
 
 def _found(path: Path, undo_file: Path) -> Path:

@@ -237,3 +237,24 @@ def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CkptoolsError, match="not there"):
         operate("reset", source, module=MODULE)
     assert json.loads((source / "config.json").read_text()) == {"num_hidden_layers": 3}
+
+
+def test_counters_beside_the_weights_are_assigned(tmp_path: Path) -> None:
+    source = sharded(tmp_path / "run", trainer=True)
+    receipt = operate("assign", source, epoch=4, step=7, lr="x0.5")
+    state = json.loads((tmp_path / "run.assign" / "trainer_state.json").read_text())
+    assert state == {"epoch": 4.0, "global_step": 7}
+    assert "trainer_state.json.epoch" in {change.tensor for change in receipt.changes}
+    optimizer = torch.load(tmp_path / "run.assign" / "optimizer.pt", weights_only=True)
+    assert optimizer["param_groups"][0]["lr"] == pytest.approx(5e-3)
+    assert {float(one["step"]) for one in optimizer["state"].values()} == {7.0}
+    resumes(tmp_path / "run.assign")
+
+
+def test_an_undo_that_has_nothing_to_do_says_so(tmp_path: Path) -> None:
+    source = sharded(tmp_path / "run")
+    operate("reset", source, module=MODULE)
+    before = sums(source)
+    receipt = undo(tmp_path / "run.reset.receipt.json")
+    assert "still there" in receipt.notes[0]
+    assert sums(source) == before

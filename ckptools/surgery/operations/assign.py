@@ -16,6 +16,8 @@ from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterGroup
 from ckptools.types.plan import TensorChange
 from ckptools.types.tree import unwrap
 
+#: JSON files of a trainer's folder that count
+_COUNTING = ("trainer_state.json",)
 _GROUP = "Group by name or number, as inspect shows it; all when left out; repeatable."
 
 
@@ -207,6 +209,7 @@ def _steps(checkpoint: Checkpoint, edits: Edits, step: int) -> None:
     before = len(edits.changes)
     for place in counters(checkpoint.container.root, STEPS):
         _put(edits, place, step)
+    _beside(checkpoint, edits, STEPS, step)
     for optimizer in checkpoint.optimizers:
         counted = [
             state
@@ -224,10 +227,23 @@ def _count(
     checkpoint: Checkpoint, edits: Edits, names: tuple[str, ...], value: int, word: str
 ) -> None:
     found = list(counters(checkpoint.container.root, names))
-    if not found:
-        raise OperationError(f"has no {word} counter", where=checkpoint.path)
     for place in found:
         _put(edits, place, value)
+    if not _beside(checkpoint, edits, names, value) and not found:
+        raise OperationError(f"has no {word} counter", where=checkpoint.path)
+
+
+def _beside(checkpoint: Checkpoint, edits: Edits, names: tuple[str, ...], value: int) -> bool:
+    """Set the counters of the JSON files beside the weights; return whether there are any."""
+    found = False
+    for file, said in (checkpoint.container.metadata.get("json") or {}).items():
+        for key, old in said.items() if file in _COUNTING else ():
+            if key.lower() in names and type(old) in (int, float):
+                edits.texts.setdefault(file, {})[key] = type(old)(value)
+                words = f"{old:.10g} → {value}"
+                edits.changes.append(TensorChange(f"{file}.{key}", "assign", words))
+                found = True
+    return found
 
 
 def _put(edits: Edits, place: tuple[Any, str, str], value: int) -> None:

@@ -18,6 +18,7 @@ from ckptools.surgery.operation import (
 )
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.plan import TensorChange
+from ckptools.types.wording import say
 
 
 @operation(
@@ -52,6 +53,13 @@ def transplant(
     own = states_of(checkpoint, tensors) if optimizer != "keep" else {}
     theirs = states_of(donor, given.values()) if optimizer == "take" else {}
     edits = Edits(notes=standing_notes([*own.values(), *theirs.values()]))
+    if own and optimizer == "take" and not theirs:
+        edits.notes.append(
+            say(
+                "{path} holds no optimizer state of them: here it becomes zero.",
+                path=from_checkpoint,
+            )
+        )
     for tensor in tensors:
         edits.replace_values(tensor.ref, values.of(given[tensor.name].ref))
         done = None
