@@ -18,6 +18,7 @@ from ckptools.layouts.parameters.naming import identify_pair
 from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, ParameterState
 from ckptools.types.tensor import TensorRef
+from ckptools.types.wording import join, say
 
 #: Bytes of optimizer state up to which names are settled by all that a file holds at once.
 WHOLE = 128 << 20
@@ -261,7 +262,7 @@ def _not_judged(matches: Iterable[Match], newer: Checkpoint) -> Iterator[str]:
         if match.reason is not None:
             by_reason.setdefault(match.reason, []).append(match.name_b)
     for reason, names in by_reason.items():
-        more = f" and {len(names) - 3} more" * (len(names) > 3)
-        yield f"{', '.join(names[:3])}{more}: {reason}"
+        more = say(" and {number} more", number=len(names) - 3) if len(names) > 3 else ""
+        yield say("{names}: {reason}", names=join(names[:3]) + more, reason=reason)
     if not newer.optimizers:
-        yield "bounds of the optimizer's history: the newer file holds no optimizer state"
+        yield say("bounds of the optimizer's history: the newer file holds no optimizer state")

@@ -25,6 +25,7 @@ from ckptools.formats.uses import merged
 from ckptools.formats.zip_directory import LOCAL
 from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
+from ckptools.types.wording import say
 
 #: what is looked at before the file is believed to be a pickle
 HEAD = 64 << 10
@@ -88,7 +89,9 @@ formats.add("bare-pickle", BarePickle())
 
 def _not_judged(first: PickleResult) -> tuple[str, ...]:
     if dcp_metadata.is_dcp_metadata(first):
-        return ("the tensors of this distributed checkpoint, a format that is not supported yet",)
+        return (
+            say("the tensors of this distributed checkpoint, a format that is not supported yet"),
+        )
     return ()
 
 
@@ -121,7 +124,7 @@ def _following(source: Source, position: int, faults: FaultList) -> list[GlobalU
     faults.add(
         "trailing-bytes",
         "end of file",
-        f"{source.size - position:,} bytes lie behind the first pickle",
+        say("{size:,} bytes lie behind the first pickle", size=source.size - position),
         bytes=source.size - position,
     )
     for _ in range(MAX_PICKLES):

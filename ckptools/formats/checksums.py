@@ -17,6 +17,7 @@ from threading import Lock
 from ckptools.errors import CorruptFile
 from ckptools.types.container import Container, Fault, Record
 from ckptools.types.tensor import Storage
+from ckptools.types.wording import say
 
 CHUNK = 4 << 20
 #: CRC-32's polynomial with the bits in the order in which zip computes (least significant first).
@@ -153,7 +154,11 @@ def _mismatch(place: str, record: Record, actual: int) -> Fault:
     storage = record.storage
     stated = storage.crc32 or 0
     evidence: dict[str, object] = {"record": record.name, "stated": stated, "actual": actual}
-    message = f"its bytes have CRC-32 {actual:08x}, the archive states {stated:08x}"
+    message: str = say(
+        "its bytes have CRC-32 {actual:08x}, the archive states {stated:08x}",
+        actual=actual,
+        stated=stated,
+    )
     found = locate_flipped_bit(stated ^ actual, storage.nbytes) if storage.deflated is None else []
     if len(found) == 1:
         byte, bit = found[0]
@@ -164,11 +169,13 @@ def _mismatch(place: str, record: Record, actual: int) -> Fault:
             "file_byte": storage.start + byte,
             "chance": chance,
         }
-        message += f": flipping bit {bit} of byte {byte:,} back explains it"
+        message += say(": flipping bit {bit} of byte {byte:,} back explains it", bit=bit, byte=byte)
         if chance > _TELLING:
-            message += f" (arbitrary damage looks like that with probability {chance:.2g})"
+            message += say(
+                " (arbitrary damage looks like that with probability {chance:.2g})", chance=chance
+            )
     elif (stated ^ actual).bit_count() == 1:
-        message += ": they differ in one bit, so the checksum itself may be what is damaged"
+        message += say(": they differ in one bit, so the checksum itself may be what is damaged")
     return Fault("crc-mismatch", place, message, evidence=evidence)
 
 

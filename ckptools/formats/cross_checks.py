@@ -10,6 +10,7 @@ from typing import Any
 from ckptools.formats.fault_list import FaultList
 from ckptools.types.container import Container
 from ckptools.types.tree import Instance, Pairs, SetNode
+from ckptools.types.wording import say
 
 #: control characters, characters that reorder or hide text, and halves of characters
 ODD_CHARACTERS = re.compile(
@@ -32,15 +33,25 @@ def cross_checked(container: Container, others: Sequence[str]) -> Container:
         faults.add(
             "polyglot",
             "file",
-            f"the file is read as {container.format}, other tools may read it as {name}",
+            say(
+                "the file is read as {format}, other tools may read it as {name}",
+                format=container.format,
+                name=name,
+            ),
             other=name,
         )
     nodes = list(_nodes(container.root))
     for key in _odd_keys(nodes):
-        faults.add("odd-key", ascii(key)[:120], "a key with invisible characters", scope="object")
+        faults.add(
+            "odd-key", ascii(key)[:120], say("a key with invisible characters"), scope="object"
+        )
     for node in nodes:
         if len(_pairs(node)) > LARGEST_MAPPING:
-            message = f"of {len(_pairs(node)):,} entries only {LARGEST_MAPPING:,} are looked at"
+            message = say(
+                "of {number:,} entries only {limit:,} are looked at",
+                number=len(_pairs(node)),
+                limit=LARGEST_MAPPING,
+            )
             faults.add("oversized-mapping", "a mapping", message, scope="object")
     if not faults.faults():
         return container

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ckptools.types.container import Fault
+from ckptools.types.wording import say
 
 #: faults of one kind that are kept one by one; the rest is counted
 KEPT = 100
@@ -44,7 +45,7 @@ class FaultList:
             Fault(
                 kind,
                 "more of the same",
-                f"{count - KEPT} more faults of this kind",
+                say("{count} more faults of this kind", count=count - KEPT),
                 self._scopes[kind],
                 {"count": count},
             )

@@ -21,6 +21,7 @@ from ckptools.formats.parts import format_name, merged_globals
 from ckptools.sources import open_source
 from ckptools.types.container import Container
 from ckptools.types.tree import Pairs
+from ckptools.types.wording import say
 
 #: a folder with more entries than this is none that holds one checkpoint
 MAX_ENTRIES = 20_000
@@ -184,15 +185,19 @@ def _open_kind(folder: _Folder, names: list[str], distributed: str | None) -> Co
         except CkptoolsError as error:
             first_error = first_error or error
             folder.faults.add("unreadable-part", name, error.message)
-            folder.not_judged.append(f"{name}: {error.message}")
+            folder.not_judged.append(say("{name}: {message}", name=name, message=error.message))
     if not folder.parts and first_error is not None:
         raise first_error
     if distributed:
-        folder.not_judged.append(f"the {distributed} files beside the weights")
+        folder.not_judged.append(
+            say("the {distributed} files beside the weights", distributed=distributed)
+        )
     documents = _json_files(folder)
     for name, part in folder.parts.items():
         folder.faults.extend(part.faults, prefix=f"{name}: ")
-        folder.not_judged.extend(f"{name}: {reason}" for reason in part.not_judged)
+        folder.not_judged.extend(
+            say("{name}: {reason}", name=name, reason=reason) for reason in part.not_judged
+        )
     return Container(
         path=folder.path,
         format="folder",
@@ -216,7 +221,7 @@ def _json_files(folder: _Folder) -> dict[str, dict[str, Any]]:
             document = _json_file(os.path.join(folder.path, name))
         except CkptoolsError as error:
             folder.faults.add("unreadable-json", name, error.message, scope="object")
-            folder.not_judged.append(f"{name}: {error.message}")
+            folder.not_judged.append(say("{name}: {message}", name=name, message=error.message))
             continue
         if isinstance(document, dict):
             found[name] = document

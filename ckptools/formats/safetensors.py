@@ -21,6 +21,7 @@ from ckptools.types.container import Container
 from ckptools.types.source import Source
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
 from ckptools.types.tree import Pairs
+from ckptools.types.wording import say
 
 #: torch's dtype name by the header's
 DTYPES: dict[str, str] = {
@@ -137,7 +138,7 @@ def _split(header: Pairs, faults: FaultList) -> tuple[dict[str, str], list[tuple
     seen: set[str] = set()
     for name, value in header.entries:
         if name in seen:
-            faults.add("duplicate-key", name, "the header names it more than once")
+            faults.add("duplicate-key", name, say("the header names it more than once"))
         seen.add(name)
         if name == METADATA:
             metadata.update(_text_pairs(value, faults))
@@ -149,14 +150,18 @@ def _split(header: Pairs, faults: FaultList) -> tuple[dict[str, str], list[tuple
 def _text_pairs(value: Any, faults: FaultList) -> dict[str, str]:
     """Return the metadata's text pairs; anything else in it is reported."""
     if not isinstance(value, Pairs):
-        faults.add("metadata-not-text", METADATA, "the metadata is not an object")
+        faults.add("metadata-not-text", METADATA, say("the metadata is not an object"))
         return {}
     found: dict[str, str] = {}
     for key, text in value.entries:
         if not isinstance(text, str):
-            faults.add("metadata-not-text", METADATA, f"the value of {key!r} is not a text")
+            faults.add(
+                "metadata-not-text", METADATA, say("the value of {key!r} is not a text", key=key)
+            )
         elif key in found:
-            faults.add("duplicate-key", METADATA, f"the metadata names {key!r} more than once")
+            faults.add(
+                "duplicate-key", METADATA, say("the metadata names {key!r} more than once", key=key)
+            )
         else:
             found[key] = text
     return found
@@ -179,7 +184,11 @@ def _entry(name: str, value: Any, start: int, source: Source, faults: FaultList)
         faults.add(
             "truncated",
             name,
-            f"{end - begin - available} of its {end - begin} bytes lie past the end of the file",
+            say(
+                "{beyond} of its {size} bytes lie past the end of the file",
+                beyond=end - begin - available,
+                size=end - begin,
+            ),
             available=available,
         )
     return _Entry(name, begin, end, _tensor(dtype, shape, storage, faults, name))
@@ -188,17 +197,17 @@ def _entry(name: str, value: Any, start: int, source: Source, faults: FaultList)
 def _described(value: Any) -> tuple[str, tuple[int, ...], int, int] | str:
     """Return dtype, shape, begin and end of one entry, or what is wrong with it."""
     if not isinstance(value, Pairs):
-        return "its entry is not an object"
+        return say("its entry is not an object")
     fields = dict(value.entries)
     dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str):
-        return "its dtype is not a text"
+        return say("its dtype is not a text")
     if not isinstance(shape, list) or not all(map(_is_count, shape)):
-        return "its shape is not a list of sizes"
+        return say("its shape is not a list of sizes")
     if len(shape) > MAX_DIMENSIONS:
-        return f"it has {len(shape)} dimensions"
+        return say("it has {number} dimensions", number=len(shape))
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
-        return "its data_offsets are not two positions"
+        return say("its data_offsets are not two positions")
     return dtype, tuple(shape), offsets[0], offsets[1]
 
 
@@ -210,13 +219,19 @@ def _is_count(value: object) -> bool:
 def _impossible(dtype: str, shape: tuple[int, ...], begin: int, end: int) -> str | None:
     """Return why shape, dtype and range cannot belong together, or None."""
     if end < begin:
-        return f"its data ends ({end}) before it begins ({begin})"
+        return say("its data ends ({end}) before it begins ({begin})", end=end, begin=begin)
     bits = _bits(dtype)
     if prod(max(size, 1) for size in shape) >= 1 << 60:
-        return f"the shape {list(shape)} is larger than any memory"
+        return say("the shape {shape} is larger than any memory", shape=list(shape))
     if bits is not None and prod(shape) * bits != (end - begin) * 8:
         needed = -(-prod(shape) * bits // 8)
-        return f"{dtype} of shape {list(shape)} needs {needed} bytes, its range has {end - begin}"
+        return say(
+            "{dtype} of shape {shape} needs {needed} bytes, its range has {size}",
+            dtype=dtype,
+            shape=list(shape),
+            needed=needed,
+            size=end - begin,
+        )
     return None
 
 
@@ -240,16 +255,23 @@ def _tensor(
             packed,
             _row_major(packed),
             storage=storage,
-            unreadable="4-bit numbers, two in a byte",
+            unreadable=say("4-bit numbers, two in a byte"),
         )
     if dtype not in SUB_BYTE:
-        faults.add("unknown-dtype", name, f"dtype {dtype[:40]!r} is not known", scope="object")
+        faults.add(
+            "unknown-dtype",
+            name,
+            say("dtype {dtype!r} is not known", dtype=dtype[:40]),
+            scope="object",
+        )
     return TensorRef(
         "bits8",
         (storage.nbytes,),
         (1,),
         storage=storage,
-        unreadable=f"{dtype[:40]} of shape {list(shape)}, listed as bytes",
+        unreadable=say(
+            "{dtype} of shape {shape}, listed as bytes", dtype=dtype[:40], shape=list(shape)
+        ),
     )
 
 
@@ -268,12 +290,12 @@ def _check_coverage(tensors: list[_Entry], length: int, faults: FaultList) -> No
     reached, last = 0, "the header"
     for entry in sorted(tensors, key=lambda entry: (entry.begin, entry.end)):
         if entry.begin < reached and entry.end > entry.begin:
-            faults.add("overlapping-data", entry.name, f"shares bytes with {last}")
+            faults.add("overlapping-data", entry.name, say("shares bytes with {last}", last=last))
         elif entry.begin > reached:
             faults.add(
                 "hole",
                 entry.name,
-                f"{entry.begin - reached} bytes before it belong to no tensor",
+                say("{gap} bytes before it belong to no tensor", gap=entry.begin - reached),
                 bytes=entry.begin - reached,
             )
         if entry.end > reached:
@@ -282,7 +304,7 @@ def _check_coverage(tensors: list[_Entry], length: int, faults: FaultList) -> No
         faults.add(
             "trailing-bytes",
             "end of file",
-            f"{length - reached} bytes after the last tensor belong to nothing",
+            say("{rest} bytes after the last tensor belong to nothing", rest=length - reached),
             bytes=length - reached,
         )
 
@@ -291,10 +313,12 @@ def _not_judged(declared: list[tuple[str, Any]], tensors: list[_Entry]) -> tuple
     """Return the tensors that cannot be read, or not as a whole."""
     listed = {entry.name for entry in tensors}
     malformed = (
-        f"{name}: its entry contradicts itself" for name, _ in declared if name not in listed
+        say("{name}: its entry contradicts itself", name=name)
+        for name, _ in declared
+        if name not in listed
     )
     cut = (
-        f"{entry.name}: bytes are missing at the end of the file"
+        say("{name}: bytes are missing at the end of the file", name=entry.name)
         for entry in tensors
         if entry.tensor.storage is not None and not entry.tensor.storage.whole
     )

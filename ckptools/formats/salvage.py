@@ -33,6 +33,7 @@ from ckptools.types.container import Container, Record
 from ckptools.types.source import Source
 from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Instance, Pairs, Persistent, class_name
+from ckptools.types.wording import say
 
 #: A record of unknown length that is no storage (version, byte order, ...) is shorter.
 _LONGEST_TEXT = 4096
@@ -111,13 +112,13 @@ class _Walk:
         if header is None:
             rest = self.source.size - self.position
             if _clipped(self.source, self.position, 4) == CENTRAL:
-                self.stopped = "only the directory at its end is damaged"
+                self.stopped = say("only the directory at its end is damaged")
             elif rest >= LOCAL_HEADER.size:
-                self.stopped = f"no record follows at byte {self.position:,}"
+                self.stopped = say("no record follows at byte {position:,}", position=self.position)
             return False
         size = self._size(header)
         if size is None:
-            self.stopped = f"the length of record {header.name!a} is unknown"
+            self.stopped = say("the length of record {name!a} is unknown", name=header.name)
             return False
         self._take(header, size)
         return True
@@ -260,7 +261,12 @@ def salvage(path: str, source: Source, error: CorruptFile) -> Container:
     faults.add(
         "truncated" if isinstance(error, NoDirectory) else "directory-damaged",
         "archive",
-        f"{error.message}: {walk.stopped}; salvaged {_count(storages)}",
+        say(
+            "{message}: {stopped}; salvaged {count}",
+            message=error.message,
+            stopped=walk.stopped,
+            count=_count(storages),
+        ),
         storages=len(storages),
         whole=sum(storage.whole for storage in storages.values()),
         tensors_missing=len(missing),
@@ -296,7 +302,12 @@ def _sizes(result: PickleResult) -> dict[str, int]:
 def _count(storages: dict[str, Storage]) -> str:
     whole = sum(storage.whole for storage in storages.values())
     partial = sum(0 < storage.available < storage.nbytes for storage in storages.values())
-    return f"{whole:,} of {len(storages):,} storages whole and {partial:,} in part"
+    return say(
+        "{whole:,} of {number:,} storages whole and {partial:,} in part",
+        whole=whole,
+        number=len(storages),
+        partial=partial,
+    )
 
 
 def _missing(result: PickleResult) -> list[str]:
@@ -312,7 +323,11 @@ def _missing(result: PickleResult) -> list[str]:
     cut = [node for node in tensors if id(node) not in wrapped and _cut(node.value)]
     places = locate(result.root, cut)
     return [
-        f"{places[id(node)] or 'the whole pickle'}: {_reason(node.value)}"
+        say(
+            "{places}: {reason}",
+            places=places[id(node)] or say("the whole pickle"),
+            reason=_reason(node.value),
+        )
         for node in cut
         if id(node) in places
     ]
@@ -324,7 +339,11 @@ def _cut(ref: TensorRef) -> bool:
 
 def _reason(ref: TensorRef) -> str:
     assert ref.storage is not None
-    return f"{ref.storage.available:,} of {ref.storage.nbytes:,} bytes of its storage are there"
+    return say(
+        "{available:,} of {nbytes:,} bytes of its storage are there",
+        available=ref.storage.available,
+        nbytes=ref.storage.nbytes,
+    )
 
 
 def _records(walk: _Walk, storages: dict[str, Storage]) -> list[Record]:

@@ -19,6 +19,7 @@ from ckptools.types.container import Container
 from ckptools.types.source import Source
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import Pairs, entries, unwrap
+from ckptools.types.wording import say
 
 #: an index that names more files than this is refused
 MAX_SHARDS = 10_000
@@ -92,7 +93,7 @@ def _read_index(source: Source) -> _Index:
     for key, shard in weight_map.entries:
         _check_shard_name(shard, source.name)
         if key in seen:
-            index.faults.add("duplicate-key", key, "the index names it more than once")
+            index.faults.add("duplicate-key", key, say("the index names it more than once"))
         else:
             index.shards.setdefault(shard, []).append(key)
         seen.add(key)
@@ -131,7 +132,7 @@ def _open_shards(index: _Index, folder: str, path: str) -> None:
         except CkptoolsError as error:
             first_error = first_error or error
             index.faults.add("unreadable-shard", shard, error.message, tensors=len(keys))
-            index.not_judged.append(f"{shard}: {error.message}")
+            index.not_judged.append(say("{shard}: {message}", shard=shard, message=error.message))
     if not index.parts:
         raise first_error or MissingShard(
             f"none of the {len(missing)} shards is there ({_some(missing)})",
@@ -144,10 +145,16 @@ def _report_missing(index: _Index, shard: str, keys: list[str]) -> None:
     index.faults.add(
         "missing-shard",
         shard,
-        f"the file is not there; {len(keys)} tensors are in it ({_some(keys)})",
+        say(
+            "the file is not there; {number} tensors are in it ({some})",
+            number=len(keys),
+            some=_some(keys),
+        ),
         tensors=len(keys),
     )
-    index.not_judged.append(f"{shard}: missing, with {len(keys)} tensors")
+    index.not_judged.append(
+        say("{shard}: missing, with {number} tensors", shard=shard, number=len(keys))
+    )
 
 
 def _merge(index: _Index) -> Pairs:
@@ -155,10 +162,12 @@ def _merge(index: _Index) -> Pairs:
     root = Pairs()
     for shard, part in index.parts.items():
         index.faults.extend(part.faults, prefix=f"{shard}: ")
-        index.not_judged.extend(f"{shard}: {reason}" for reason in part.not_judged)
+        index.not_judged.extend(
+            say("{shard}: {reason}", shard=shard, reason=reason) for reason in part.not_judged
+        )
         held = _tensors(part)
         if held is None:
-            index.faults.add("not-a-state-dict", shard, "it holds no mapping of tensors")
+            index.faults.add("not-a-state-dict", shard, say("it holds no mapping of tensors"))
             continue
         _compare(index, shard, held)
         root.entries.extend((key, _renamed(node, shard)) for key, node in held.items())
@@ -182,7 +191,11 @@ def _compare(index: _Index, shard: str, held: dict[str, Any]) -> None:
         index.faults.add(
             "missing-tensor",
             shard,
-            f"{len(absent)} tensors that the index places here are not in it ({_some(absent)})",
+            say(
+                "{number} tensors that the index places here are not in it ({some})",
+                number=len(absent),
+                some=_some(absent),
+            ),
             names=absent[:SHOWN],
             tensors=len(absent),
         )
@@ -190,7 +203,11 @@ def _compare(index: _Index, shard: str, held: dict[str, Any]) -> None:
         index.faults.add(
             "unlisted-tensor",
             shard,
-            f"{len(unlisted)} tensors in it are not in the index ({_some(unlisted)})",
+            say(
+                "{number} tensors in it are not in the index ({some})",
+                number=len(unlisted),
+                some=_some(unlisted),
+            ),
             scope="object",
             names=unlisted[:SHOWN],
             tensors=len(unlisted),
@@ -208,5 +225,5 @@ def _renamed(node: Any, shard: str) -> Any:
 
 def _some(names: list[str]) -> str:
     """Return the first names, and how many more there are."""
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    rest = say(" and {number} more", number=len(names) - SHOWN) if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + rest

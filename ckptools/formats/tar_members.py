@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ckptools.errors import CorruptFile
 from ckptools.formats.fault_list import FaultList
 from ckptools.types.source import Source
+from ckptools.types.wording import say
 
 BLOCK = 512
 MAX_MEMBERS = 10_000
@@ -72,13 +73,15 @@ def _header_block(source: Source, position: int, faults: FaultList) -> bytes | N
     """Return the header at ``position``, or None where the archive ends."""
     if position + BLOCK > source.size:
         if position != source.size:
-            faults.add("truncated", "end of file", "the archive ends inside a member")
+            faults.add("truncated", "end of file", say("the archive ends inside a member"))
         return None
     block = source.read_at(position, BLOCK)
     if not any(block):
         return None
     if not _checksum_fits(block):
-        faults.add("trailing-bytes", "end of file", "what follows the members is no tar header")
+        faults.add(
+            "trailing-bytes", "end of file", say("what follows the members is no tar header")
+        )
         return None
     return block
 

@@ -31,6 +31,7 @@ from ckptools.formats.view_budget import limit_views
 from ckptools.types.container import Fault
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
 from ckptools.types.tree import Global, Instance, Pairs, Persistent
+from ckptools.types.wording import say
 
 #: Other spellings of dtypes.
 _DTYPE_ALIASES = {
@@ -169,7 +170,7 @@ class _Recogniser:
     def check_hooks(self, hooks: Any) -> None:
         """Torch always writes an empty dict there."""
         if hooks is not None and not _empty(hooks):
-            self.problem("tensor-hooks", "it carries hooks, which torch never saves")
+            self.problem("tensor-hooks", say("it carries hooks, which torch never saves"))
 
     def check_attributes(self, state: Any) -> None:
         """Attributes of a tensor must not reach for Python's inner workings."""
@@ -180,26 +181,28 @@ class _Recogniser:
             for key, _ in _pairs(half):
                 if type(key) is not str or key.startswith("__"):
                     name = ascii(key)[:60] if type(key) is str else "something that is no name"
-                    self.problem("tensor-attributes", f"it sets the attribute {name}")
+                    self.problem(
+                        "tensor-attributes", say("it sets the attribute {name}", name=name)
+                    )
 
     def unoffered(self, dtype: str, key: str) -> str | None:
         """Return why the values are listed but not offered, or None."""
         if dtype.startswith(("qint", "quint")):
             return "quantised"
         if dtype in _PACKED:
-            return f"packed elements ({dtype})"
+            return say("packed elements ({dtype})", dtype=dtype)
         if dtype not in ITEMSIZE:
-            return f"elements of type {dtype[:60]!a}, which is not known"
+            return say("elements of type {dtype!a}, which is not known", dtype=dtype[:60])
         if key in self.refused:
             return self.refused[key]
-        return None if key in self.storages else "its storage is not in the file"
+        return None if key in self.storages else say("its storage is not in the file")
 
     def faults(self, root: Any) -> FaultList:
         """Return what went wrong, each with the path of the object concerned."""
         faults = FaultList()
         places = locate(root, (node for node, _, _ in self.wrong[:_LOCATED])) if self.wrong else {}
         for node, kind, message in self.wrong:
-            where = places.get(id(node), "an object outside of the tree")
+            where = places.get(id(node), say("an object outside of the tree"))
             faults.add(kind, where or "the whole pickle", message, scope="object")
         return faults
 
@@ -252,15 +255,23 @@ def outside(
     elements = prod(shape)
     itemsize = ITEMSIZE[dtype]
     if elements * itemsize >= 1 << 63:
-        return f"its shape {_short(shape)} is larger than any memory"
+        return say("its shape {short} is larger than any memory", short=_short(shape))
     if not elements:
         return None
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     needed = -(-(last + 1) // _PER_BYTE.get(dtype, 1)) * itemsize
     if needed > nbytes:
-        return f"it reaches to byte {needed:,} of a storage of {nbytes:,} bytes"
+        return say(
+            "it reaches to byte {needed:,} of a storage of {nbytes:,} bytes",
+            needed=needed,
+            nbytes=nbytes,
+        )
     if elements * itemsize > max(nbytes, _LARGEST_EXPANSION):
-        return f"it repeats a storage of {nbytes:,} bytes to {elements * itemsize:,}"
+        return say(
+            "it repeats a storage of {nbytes:,} bytes to {elements:,}",
+            nbytes=nbytes,
+            elements=elements * itemsize,
+        )
     return None
 
 

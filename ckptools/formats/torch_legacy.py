@@ -26,6 +26,7 @@ from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
 from ckptools.types.tensor import Storage
 from ckptools.types.tree import Global, Pairs, Persistent
+from ckptools.types.wording import say
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -173,11 +174,11 @@ class _Stream:
         """Place one storage; False when the place of the next one cannot be told."""
         reference = wanted.get(key)
         if reference is None:
-            message = "no tensor refers to it, so that its length is unknown"
+            message = say("no tensor refers to it, so that its length is unknown")
             self.faults.add("orphan-record", f"storage {ascii(key)[:60]}", message)
             return False
         if key in found:
-            self.faults.add("duplicate-record", f"storage {ascii(key)[:60]}", "listed twice")
+            self.faults.add("duplicate-record", f"storage {ascii(key)[:60]}", say("listed twice"))
             return False
         if self.position + COUNT_BYTES > self.source.size:
             return False
@@ -186,7 +187,11 @@ class _Stream:
             self.faults.add(
                 "storage-size-mismatch",
                 f"storage {ascii(key)[:60]}",
-                f"the file says {count:,} elements, the object {reference.numel:,}",
+                say(
+                    "the file says {count:,} elements, the object {numel:,}",
+                    count=count,
+                    numel=reference.numel,
+                ),
             )
             return False
         self._place(reference, found)
@@ -213,9 +218,13 @@ class _Stream:
 
     def _report_cut(self, reference: StorageReference, available: int) -> None:
         where = f"storage {ascii(reference.key)[:60]}"
-        message = f"{available:,} of its {reference.nbytes:,} bytes are there"
+        message = say(
+            "{available:,} of its {nbytes:,} bytes are there",
+            available=available,
+            nbytes=reference.nbytes,
+        )
         self.faults.add("truncated", where, message, available=available)
-        self.not_judged.append(f"{where}: {message}")
+        self.not_judged.append(say("{where}: {message}", where=where, message=message))
 
     def _check_end(self) -> None:
         rest = self.source.size - self.position
@@ -223,7 +232,7 @@ class _Stream:
             self.faults.add(
                 "trailing-bytes",
                 "end of file",
-                f"{rest:,} bytes after the last storage belong to nothing",
+                say("{rest:,} bytes after the last storage belong to nothing", rest=rest),
                 bytes=rest,
             )
 

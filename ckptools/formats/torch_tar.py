@@ -28,6 +28,7 @@ from ckptools.types.container import Container, GlobalUse
 from ckptools.types.source import Source
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
 from ckptools.types.tree import Global, Persistent
+from ckptools.types.wording import say
 
 #: in the order in which torch reads them
 MEMBERS = ("storages", "tensors", "pickle")
@@ -87,7 +88,7 @@ def _members(source: Source, faults: FaultList) -> dict[str, Member]:
     for member in read_members(source, faults):
         _report_odd_name(member, faults)
         if member.name in found and member.name in EXPECTED:
-            faults.add("duplicate-record", member.name, "two members have this name")
+            faults.add("duplicate-record", member.name, say("two members have this name"))
         found[member.name] = member
     missing = [name for name in MEMBERS if name not in found]
     if len(missing) == len(MEMBERS):
@@ -108,9 +109,11 @@ def _report_odd_name(member: Member, faults: FaultList) -> None:
         return
     steps = member.name.replace("\\", "/").split("/")
     if ".." in steps or member.name.startswith("/"):
-        faults.add("path-traversal", ascii(member.name)[:80], "a name that leaves the archive")
+        faults.add("path-traversal", ascii(member.name)[:80], say("a name that leaves the archive"))
     else:
-        faults.add("unexpected-record", ascii(member.name)[:80], "torch never writes this member")
+        faults.add(
+            "unexpected-record", ascii(member.name)[:80], say("torch never writes this member")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,7 @@ class _Archive:
             raise self.fail(f"{what} has {dimensions} dimensions")
         numbers = struct.unpack(f"<{2 * dimensions + 1}q", self.take(16 * dimensions + 8, what))
         shape, strides, offset = numbers[:dimensions], numbers[dimensions:-1], numbers[-1]
-        problem = "a negative size, stride or offset"
+        problem: str = say("a negative size, stride or offset")
         if all(number >= 0 for number in numbers):
             problem = outside(typed.dtype, shape, strides, offset, typed.storage.nbytes) or ""
         if problem:
@@ -275,7 +278,9 @@ class _Archive:
         for node in content.persistents:
             if type(node) is Persistent and self._key(node.pid) not in self.objects:
                 self.faults.add(
-                    "missing-storage", "pickle", "it refers to a tensor that is not in the file"
+                    "missing-storage",
+                    "pickle",
+                    say("it refers to a tensor that is not in the file"),
                 )
         self.faults.extend(recognise(replace(content, persistents=()), {}).faults)
         recognise_variables(content)

@@ -34,6 +34,7 @@ from ckptools.types.container import Container, GlobalUse, Record
 from ckptools.types.source import Source
 from ckptools.types.tensor import Storage
 from ckptools.types.tree import Pairs
+from ckptools.types.wording import say
 
 #: A stored pickle may be as long as this, an inflated one as LONGEST_INFLATED.
 LONGEST_PICKLE = 512 << 20
@@ -142,7 +143,7 @@ class _Archive:
         if order in ("little", "big"):
             self.byteorder = order
         else:
-            message = f"the byte order is said to be {order[:40]!a}"
+            message = say("the byte order is said to be {order!a}", order=order[:40])
             self.faults.add("bad-byteorder", f"{self.prefix}byteorder", message)
         return {"prefix": self.prefix, "byteorder": self.byteorder, **found}
 
@@ -165,9 +166,13 @@ class _Archive:
                 if reason := _refusal(entry, budget):
                     self.refused[key] = reason
         if budget < 0:
-            self.faults.add("inflation-bomb", "archive", "its records inflate beyond all measure")
+            self.faults.add(
+                "inflation-bomb", "archive", say("its records inflate beyond all measure")
+            )
         if deflated:
-            message = f"{deflated:,} records are compressed, which torch never does"
+            message = say(
+                "{deflated:,} records are compressed, which torch never does", deflated=deflated
+            )
             self.faults.add("deflated-record", "archive", message, count=deflated)
 
     def storage_of(self, entry: Entry) -> Storage:
@@ -186,13 +191,15 @@ class _Archive:
     def read_record(self, entry: Entry, longest: int) -> bytes:
         """Return a whole record, inflated and compared with its CRC."""
         if not entry.readable or entry.size > longest:
-            message = f"record {entry.name!a} of {entry.size:,} bytes cannot be read"
+            message = say(
+                "record {name!a} of {size:,} bytes cannot be read", name=entry.name, size=entry.size
+            )
             raise CorruptFile(message, where=self.path)
         data = self.source.read_at(entry.payload, entry.compressed)
         if entry.method == DEFLATED:
             data = self.inflate(data, entry, longest)
         if zlib.crc32(data) != entry.crc32:
-            message = "its bytes do not fit its CRC-32"
+            message = say("its bytes do not fit its CRC-32")
             self.faults.add("crc-mismatch", entry.name, message, stated=entry.crc32)
         return data
 
@@ -202,10 +209,12 @@ class _Archive:
         try:
             inflated = inflater.decompress(data, min(entry.size, longest) + 1)
         except zlib.error as error:
-            message = f"record {entry.name!a} cannot be inflated: {error}"
+            message = say(
+                "record {name!a} cannot be inflated: {error}", name=entry.name, error=str(error)
+            )
             raise CorruptFile(message, where=self.path) from None
         if len(inflated) != entry.size:
-            message = f"it inflates to another length than {entry.size:,} bytes"
+            message = say("it inflates to another length than {size:,} bytes", size=entry.size)
             self.faults.add("size-contradiction", entry.name, message)
         return inflated[: entry.size]
 
@@ -221,7 +230,7 @@ class _Archive:
             raise CorruptFile(error.message, where=f"{self.path}: {entry.name!a}") from None
         if result.end_offset < len(data):
             count = len(data) - result.end_offset
-            message = f"{count:,} bytes lie behind the pickle"
+            message = say("{count:,} bytes lie behind the pickle", count=count)
             self.faults.add("trailing-bytes", entry.name, message, bytes=count)
         self.globals.extend(result.globals)
         self.protocol = result.protocol
@@ -245,7 +254,9 @@ class _Archive:
         """Note storages that no object of the pickle refers to."""
         for key, storage in self.storages.items():
             if key not in used:
-                message = f"{storage.nbytes:,} bytes that nothing in the pickle refers to"
+                message = say(
+                    "{nbytes:,} bytes that nothing in the pickle refers to", nbytes=storage.nbytes
+                )
                 name = f"{self.prefix}data/{key}"
                 self.faults.add("orphan-record", name, message, bytes=storage.nbytes)
 
@@ -256,7 +267,7 @@ class _Archive:
             if entry.name == pickle.name:
                 others += [entry] if entry is not pickle else []
             elif not self.belongs(entry, script):
-                message = "torch writes no such record"
+                message = say("torch writes no such record")
                 self.faults.add("unexpected-record", entry.name, message)
                 others.append(entry)
         self.read_all_names(others)
@@ -272,7 +283,9 @@ class _Archive:
             else:
                 unread += 1
         if unread:
-            self.not_judged.append(f"{unread:,} records that torch would not write")
+            self.not_judged.append(
+                say("{unread:,} records that torch would not write", unread=unread)
+            )
 
     def belongs(self, entry: Entry, script: bool) -> bool:
         """Return whether torch writes a record of this name."""
@@ -300,7 +313,9 @@ class _Archive:
         constants, _ = self.read_pickle(named[f"{self.prefix}constants.pkl"], "constants/")
         self.globals = list(vouched(self.globals))
         code = sum(record.storage.name.startswith("code/") for record in self.records)
-        self.not_judged.append(f"TorchScript code ({code:,} records): only tensors are looked at")
+        self.not_judged.append(
+            say("TorchScript code ({code:,} records): only tensors are looked at", code=code)
+        )
         pairs = named_tensors(root, "")
         return Pairs(pairs + named_tensors(constants, "constants"))
 
@@ -308,10 +323,12 @@ class _Archive:
 def _refusal(entry: Entry, budget: int) -> str | None:
     """Return why a storage is not to be read."""
     if entry.method not in (STORED, DEFLATED):
-        return f"compressed with method {entry.method}"
+        return say("compressed with method {method}", method=entry.method)
     if entry.flags & ENCRYPTED:
         return "encrypted"
-    return "it inflates beyond all measure" if entry.method == DEFLATED and budget < 0 else None
+    return (
+        say("it inflates beyond all measure") if entry.method == DEFLATED and budget < 0 else None
+    )
 
 
 def _prefix(entries: tuple[Entry, ...], source: Source, faults: FaultList) -> str:
@@ -328,5 +345,5 @@ def _prefix(entries: tuple[Entry, ...], source: Source, faults: FaultList) -> st
             next="if it holds checkpoints, unpack it first",
         )
     chosen = min(pickles, key=lambda name: (name.count("/"), name))
-    faults.add("unexpected-record", chosen, "torch would look for it in another folder")
+    faults.add("unexpected-record", chosen, say("torch would look for it in another folder"))
     return chosen.removesuffix("data.pkl")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ckptools.formats.globals import DANGEROUS, KNOWN, UNKNOWN
 from ckptools.types.container import GlobalUse
+from ckptools.types.wording import join, say
 
 _ORDER = (KNOWN, UNKNOWN, DANGEROUS)
 
@@ -23,4 +24,8 @@ def merged(uses: Iterable[GlobalUse]) -> tuple[GlobalUse, ...]:
 def dangerous_names(uses: Iterable[GlobalUse]) -> str:
     """Return the end of a sentence that names what is dangerous, empty when nothing is."""
     names = [use.name for use in merged(uses) if use.grade == DANGEROUS]
-    return f"; it names {', '.join(ascii(name)[:80] for name in names[:5])}" if names else ""
+    return (
+        say("; it names {names}", names=join(ascii(name)[:80] for name in names[:5]))
+        if names
+        else ""
+    )

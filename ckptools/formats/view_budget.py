@@ -12,12 +12,13 @@ from dataclasses import replace
 from ckptools.formats.fault_list import FaultList
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import Instance
+from ckptools.types.wording import say
 
 #: bytes that tensors may show in any case
 AT_LEAST = 1 << 30
 #: how often they may show the bytes that are there
 TIMES = 4
-REASON = "the tensors of this file show its bytes more often than a checkpoint does"
+REASON = say("the tensors of this file show its bytes more often than a checkpoint does")
 
 View = tuple[object, ...]
 
@@ -43,7 +44,9 @@ class ViewBudget:
     def report(self, faults: FaultList) -> None:
         """Add a fault when views were refused."""
         if self.refused:
-            message = f"{len(self.refused):,} views are not read: {REASON}"
+            message = say(
+                "{number:,} views are not read: {reason}", number=len(self.refused), reason=REASON
+            )
             faults.add("overlapping-views", "file", message, views=len(self.refused))
 
     def limited(self, ref: TensorRef) -> TensorRef:

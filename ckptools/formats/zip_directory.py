@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ckptools.errors import CorruptFile
 from ckptools.formats.fault_list import FaultList
 from ckptools.types.source import Source
+from ckptools.types.wording import join, say
 
 LOCAL = b"PK\x03\x04"
 CENTRAL = b"PK\x01\x02"
@@ -38,9 +39,9 @@ _TAIL = 22 + 0xFFFF
 LONGEST_DIRECTORY = 128 << 20
 MOST_ENTRIES = 500_000
 
-_SHIFTED = (
-    "the directory is not where the end record says; "
-    "something was put in front of the archive, or taken out of it"
+_SHIFTED = say(
+    "the directory is not where the end record says; something was put in "
+    "front of the archive, or taken out of it"
 )
 
 LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
@@ -174,12 +175,14 @@ def _read_end(source: Source, faults: FaultList) -> _End:
 
 def _note_rest(before: bytes, rest: int, comment: int, faults: FaultList) -> None:
     if comment == rest:
-        faults.add("archive-comment", "end record", f"a comment of {rest} bytes", bytes=rest)
+        faults.add(
+            "archive-comment", "end record", say("a comment of {rest} bytes", rest=rest), bytes=rest
+        )
     else:
-        message = f"{rest} bytes lie behind the archive"
+        message = say("{rest} bytes lie behind the archive", rest=rest)
         faults.add("trailing-bytes", "end of file", message, bytes=rest)
     if END in before:
-        faults.add("glued-archives", "end record", "there is more than one end record")
+        faults.add("glued-archives", "end record", say("there is more than one end record"))
 
 
 def _read_end64(source: Source, end: _End, position: int, faults: FaultList) -> _End:
@@ -203,10 +206,14 @@ def _read_end64(source: Source, end: _End, position: int, faults: FaultList) -> 
         (end.offset, offset, _FULL32),
     ):
         if short not in (long, full):
-            message = f"the end records disagree ({short:,} and {long:,})"
+            message = say(
+                "the end records disagree ({short:,} and {long:,})", short=short, long=long
+            )
             faults.add("directory-contradiction", "end record", message)
     if here != count or start + 56 != position - 20:
-        faults.add("directory-contradiction", "end record", "the zip64 end record does not fit")
+        faults.add(
+            "directory-contradiction", "end record", say("the zip64 end record does not fit")
+        )
     return wide
 
 
@@ -221,7 +228,9 @@ def _central(source: Source, end: _End, faults: FaultList) -> Iterator[tuple[Ent
         raise CorruptFile(f"a directory of {end.count:,} records", where=source.name)
     if end.offset + end.size < end.limit:
         hidden = end.limit - end.offset - end.size
-        message = f"{hidden:,} bytes between directory and end record belong to nothing"
+        message = say(
+            "{hidden:,} bytes between directory and end record belong to nothing", hidden=hidden
+        )
         faults.add("hidden-bytes", "directory", message, bytes=hidden)
     data = source.read_at(end.offset, end.size)
     if end.count and not data.startswith(CENTRAL):
@@ -236,7 +245,11 @@ def _central(source: Source, end: _End, faults: FaultList) -> Iterator[tuple[Ent
             raise CorruptFile(f"a directory of more than {MOST_ENTRIES:,} records")
         yield entry, raw_name
     if count != end.count:
-        message = f"the directory has {count:,} records, its end says {end.count:,}"
+        message = say(
+            "the directory has {count:,} records, its end says {stated:,}",
+            count=count,
+            stated=end.count,
+        )
         faults.add("directory-contradiction", "end record", message)
 
 
@@ -255,9 +268,13 @@ def _central_entry(
     raw_name = data[at + _CENTRAL.size : behind]
     name = _decoded(raw_name, flags, faults)
     if comment_length:
-        faults.add("record-comment", name, f"a comment of {comment_length} bytes")
+        faults.add(
+            "record-comment",
+            name,
+            say("a comment of {length} bytes", length=comment_length),
+        )
     if disk not in (0, _FULL16):
-        faults.add("directory-contradiction", name, "it lies on another disk")
+        faults.add("directory-contradiction", name, say("it lies on another disk"))
     extra = data[behind : behind + extra_length]
     wide = _zip64([size, compressed, start], extra, name, source)
     entry = Entry(
@@ -288,19 +305,32 @@ def _decoded(raw: bytes, flags: int, faults: FaultList) -> str:
         return raw.decode("utf-8" if flags & UTF8 or raw.isascii() else "cp437")
     except UnicodeDecodeError:
         name = raw.decode("utf-8", "backslashreplace")
-        faults.add("unsafe-name", name, "its name is no text")
+        faults.add("unsafe-name", name, say("its name is no text"))
         return name
 
 
 def _check_flags(entry: Entry, faults: FaultList) -> None:
     if entry.flags & ENCRYPTED:
-        faults.add("encrypted-record", entry.name, "it says that it is encrypted")
+        faults.add("encrypted-record", entry.name, say("it says that it is encrypted"))
     elif entry.flags & ~_HARMLESS_FLAGS:
-        faults.add("unusual-flags", entry.name, f"flags 0x{entry.flags:x}", flags=entry.flags)
+        faults.add(
+            "unusual-flags",
+            entry.name,
+            say("flags 0x{flags:x}", flags=entry.flags),
+            flags=entry.flags,
+        )
     if entry.method not in (STORED, DEFLATED):
-        faults.add("unknown-compression", entry.name, f"compression method {entry.method}")
+        faults.add(
+            "unknown-compression",
+            entry.name,
+            say("compression method {method}", method=entry.method),
+        )
     elif entry.method == STORED and entry.compressed != entry.size:
-        message = f"it is stored with {entry.compressed:,} bytes but claims {entry.size:,}"
+        message = say(
+            "it is stored with {compressed:,} bytes but claims {size:,}",
+            compressed=entry.compressed,
+            size=entry.size,
+        )
         faults.add("size-contradiction", entry.name, message)
 
 
@@ -313,11 +343,11 @@ def _with_local(
     """Return the entry with the payload's place, compared with its local header."""
     length = LOCAL_HEADER.size + len(raw_name)
     if entry.header_start + LOCAL_HEADER.size > end.offset:
-        faults.add("record-outside", entry.name, "its header lies outside of the archive")
+        faults.add("record-outside", entry.name, say("its header lies outside of the archive"))
         return entry.placed(entry.header_start, inside=False)
     head = source.read_at(entry.header_start, min(length, end.offset - entry.header_start))
     if not head.startswith(LOCAL):
-        faults.add("record-outside", entry.name, "there is no header where the directory says")
+        faults.add("record-outside", entry.name, say("there is no header where the directory says"))
         return entry.placed(entry.header_start, inside=False)
     local = LOCAL_HEADER.unpack_from(head)
     name_length, extra_length = local[9], local[10]
@@ -326,7 +356,7 @@ def _with_local(
     _compare(entry, local, same_name, faults)
     inside = payload + entry.compressed <= end.offset
     if not inside:
-        faults.add("record-outside", entry.name, "its bytes reach past the directory")
+        faults.add("record-outside", entry.name, say("its bytes reach past the directory"))
     return entry.placed(payload, inside=inside)
 
 
@@ -344,7 +374,9 @@ def _compare(entry: Entry, local: tuple[int, ...], same_name: bool, faults: Faul
     if compressed not in (entry.compressed, *blank) or size not in (entry.size, *blank):
         differing.append("size")
     if differing:
-        message = f"its header and the directory disagree about: {', '.join(differing)}"
+        message = say(
+            "its header and the directory disagree about: {differing}", differing=join(differing)
+        )
         faults.add("header-contradiction", entry.name, message, fields=differing)
 
 
@@ -355,19 +387,19 @@ def _check_names(entries: list[Entry], faults: FaultList) -> None:
     seen: set[str] = set()
     for entry in entries:
         if entry.name in seen:
-            faults.add("duplicate-record", entry.name, "the archive holds it more than once")
+            faults.add("duplicate-record", entry.name, say("the archive holds it more than once"))
         seen.add(entry.name)
         parts = entry.name.replace("\\", "/").split("/")
         odd = "\\" in entry.name or min(entry.name, default=" ") < " "
         if odd or ".." in parts or parts[0] == "" or parts[0].endswith(":"):
-            faults.add("unsafe-name", entry.name, "a name that could leave its folder")
+            faults.add("unsafe-name", entry.name, say("a name that could leave its folder"))
 
 
 def _check_gaps(source: Source, entries: list[Entry], end: int, faults: FaultList) -> None:
     """Note records that overlap, and bytes that belong to no record."""
     if entries and entries[0].header_start:
         count = entries[0].header_start
-        message = f"{count:,} bytes lie before the first record"
+        message = say("{count:,} bytes lie before the first record", count=count)
         faults.add("prefixed-archive", "start of file", message, bytes=count)
     starts = [entry.header_start for entry in entries[1:]] + [end]
     for entry, following in zip(entries, starts, strict=False):
@@ -376,8 +408,8 @@ def _check_gaps(source: Source, entries: list[Entry], end: int, faults: FaultLis
         if not entry.inside or gap in expected:
             continue
         if gap < 0:
-            faults.add("overlapping-records", entry.name, "it overlaps with the next record")
+            faults.add("overlapping-records", entry.name, say("it overlaps with the next record"))
         else:
             hidden = gap - max(size for size in (0, *expected) if size <= gap)
-            message = f"{hidden:,} bytes behind it belong to no record"
+            message = say("{hidden:,} bytes behind it belong to no record", hidden=hidden)
             faults.add("hidden-bytes", entry.name, message, bytes=hidden)

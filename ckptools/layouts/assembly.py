@@ -16,6 +16,7 @@ from ckptools.types.checkpoint import Checkpoint, OptimizerState, WeightSet
 from ckptools.types.container import Container
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import class_name, entries, unwrap
+from ckptools.types.wording import say
 
 #: Tensors listed that are neither weights nor optimizer state.
 OTHERS = 100_000
@@ -86,7 +87,9 @@ class Assembly:
         start = f"{where}." if where else ""
         self.others.update((start + key, ref) for key, ref in found.others.items())
         if found.cut:
-            self.not_judged.append(f"{where or 'root'}: a module tree too large to be walked whole")
+            self.not_judged.append(
+                say("{where}: a module tree too large to be walked whole", where=where or "root")
+            )
 
     def optimizer(self, path: str, node: Any) -> None:
         """Add an optimizer's state dict."""
@@ -96,7 +99,9 @@ class Assembly:
         """List the tensors below ``node`` as neither weights nor optimizer state."""
         for where, ref in tensors_below(node, path):
             if len(self.others) >= OTHERS:
-                self.not_judged.append(f"{path}: more than {OTHERS:,} tensors")
+                self.not_judged.append(
+                    say("{path}: more than {limit:,} tensors", path=path, limit=OTHERS)
+                )
                 return
             self.others[where] = ref
 
@@ -144,9 +149,18 @@ class Assembly:
         """Say which tensors of a mapping contradict themselves, so that nothing was read."""
         broken = broken_tensors(node)
         start = f"{where}." if where else ""
-        self.not_judged.extend(f"{start}{key}: not a tensor that can be" for key in broken[:SHOWN])
+        self.not_judged.extend(
+            say("{start}{key}: not a tensor that can be", start=start, key=key)
+            for key in broken[:SHOWN]
+        )
         if len(broken) > SHOWN:
-            self.not_judged.append(f"{where or 'state dict'}: {len(broken) - SHOWN} more like it")
+            self.not_judged.append(
+                say(
+                    "{where}: {number} more like it",
+                    where=where or "state dict",
+                    number=len(broken) - SHOWN,
+                )
+            )
 
     def _note(self, key: str, node: Any) -> None:
         self.run.note(key, node)

@@ -8,6 +8,7 @@ from ckptools.layouts.optimizer_state import is_optimizer
 from ckptools.layouts.registry import layouts
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.container import Container
+from ckptools.types.wording import say
 
 #: No script saves more entries beside each other.
 MOST = 10_000
@@ -32,7 +33,9 @@ class TrainingDict:
         for key, node in top[:MOST]:
             assembly.entry(key, node)
         if len(top) > MOST:
-            assembly.not_judged.append(f"{len(top) - MOST:,} more entries of the training dict")
+            assembly.not_judged.append(
+                say("{number:,} more entries of the training dict", number=len(top) - MOST)
+            )
         return assembly.checkpoint()
 
 
