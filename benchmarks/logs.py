@@ -6,6 +6,7 @@ python benchmarks/logs.py [simulations] [megabytes]
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from ckptools.logs.audit import Audit, audit
 from ckptools.logs.losses import SIMPLE, Equations
 from ckptools.logs.tables import tables_of
 from ckptools.types.records import Log
+from ckptools.workflows.log import log
 
 LINE = (
     "2026-08-20 19:37:47,887 - mmdet - INFO - Epoch [{epoch}][{iter}/1759]\tlr: 3.003e-04, "
@@ -32,6 +34,8 @@ LINE = (
 
 KINDS = ("many entries", "few entries", "dependent terms", "large terms")
 LAYERS = ("none", "printed", "same", "ramp", "any")
+
+FREE = "轮次 [{}/99], step {}, 训练损失: {:.4f}, 验证损失: {:.4f}, grad_norm={:.2f}, lr={:.3e}\n"
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,9 @@ def width(one: Simulated) -> float:
 
     By linear programming over the rounding of every printed figure, for the true components.
     """
-    log = tables_of(read_text(one.text))
-    system = log.layer_totals(dict(zip(one.equations.terms, one.components, strict=True)))
+    system = tables_of(read_text(one.text)).layer_totals(
+        dict(zip(one.equations.terms, one.components, strict=True))
+    )
     assert system is not None
     slack = system.slack(one.layers)
     sides = np.concatenate([system.values, -system.values])
@@ -181,34 +186,62 @@ def recovery(count: int) -> None:
             print(f"  {kind:<26} {said:<38} {number}")
 
 
-def speed(megabytes: int) -> None:
-    """Print how fast a text log of that size is read, and the memory at the peak."""
+def written(kind: str, path: Path, megabytes: int) -> None:
+    """Write a log of that size; epochs go on, so it holds one run without a restart."""
     rng = np.random.default_rng(0)
     names = [f"d{layer}.loss_{term}" for layer in range(6) for term in ("cls", "pts", "dir")]
-    block = "".join(
+    rows = rng.uniform(0, 40, size=(2000, len(names)))
+    lines = (
         LINE.format(
-            epoch=1 + number // 1000,
-            iter=number % 1000,
+            epoch="@" * 7,
+            iter=number,
             terms=", ".join(f"{name}: {value:.4f}" for name, value in zip(names, row, strict=True)),
             total=row.sum(),
         )
-        for number, row in enumerate(rng.uniform(0, 40, size=(2000, len(names))))
-    ).encode()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "train.log"
-        with path.open("wb") as file:
-            for _ in range(megabytes * 1_000_000 // len(block)):
-                file.write(block)
-        size = path.stat().st_size
-        start, cpu = time.perf_counter(), time.process_time()
-        log = read(path)
-        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        if kind == "mm text"
+        else FREE.format("@" * 7, number, *row[:4])
+        for number, row in enumerate(rows, 1)
+    )
+    block = "".join(lines).encode()
+    with path.open("wb") as file:
+        for epoch in range(1, megabytes * 1_000_000 // len(block) + 1):
+            file.write(block.replace(b"@" * 7, b"%d" % epoch))
+
+
+def speed(megabytes: int) -> None:
+    """Print how fast text logs of that size are read and audited, and the memory at the peak."""
+    for kind in ("mm text", "free text"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "train.log"
+            written(kind, path, megabytes)
+            for name in ("read", "log"):
+                report = [sys.executable, __file__, "--measure", name, str(path)]
+                print(f"{kind}, {name}: ", end="", flush=True)
+                subprocess.run(report, check=True)
+
+
+def measured(name: str, path: str) -> None:
+    """Print speed and memory of one reading, in a process of its own."""
+    size = Path(path).stat().st_size / 1e6
+    start, cpu = time.perf_counter(), time.process_time()
+    if name == "read":
+        count = len(read(path))
+    else:
+        found = log(path)
+        found.document(), found.view()
+        count = len(found.log)
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{size / 1e6:.0f} MB, {len(log):,} records: {size / 1e6 / wall:.1f} MB/s of wall time, ")
-    print(f"{size / 1e6 / cpu:.1f} MB/s of processor time, peak memory {peak:.0f} MiB")
+    print(
+        f"{size:.0f} MB, {count:,} records, {size / wall:.1f} MB/s of wall time, "
+        f"{size / cpu:.1f} MB/s of processor time, peak memory {peak:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":
-    arguments = [int(one) for one in sys.argv[1:]]
-    recovery(arguments[0] if arguments else 1000)
-    speed(arguments[1] if len(arguments) > 1 else 1000)
+    if sys.argv[1:2] == ["--measure"]:
+        measured(*sys.argv[2:4])
+    else:
+        arguments = [int(one) for one in sys.argv[1:]]
+        recovery(arguments[0] if arguments else 1000)
+        speed(arguments[1] if len(arguments) > 1 else 1000)

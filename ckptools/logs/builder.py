@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptools.logs.restarts import Restarts
 from ckptools.logs.store import Parts
 from ckptools.logs.terms import Meanings, Pattern
 from ckptools.types.records import EXACT, UNKNOWN, Log, Part, Statement
@@ -57,8 +58,7 @@ class Builder:
     """Takes the values of logs one after the other.
 
     ``entry`` opens what belongs together (a line, an object) and ``add`` puts values into it;
-    ``extend`` takes many entries at once.  A restart is an entry of training that lies
-    before where the training already was; a step that is logged again is none.
+    ``extend`` takes many entries at once.
     """
 
     def __init__(self, patterns: Sequence[Pattern] = ()) -> None:
@@ -75,7 +75,7 @@ class Builder:
         self._pending: dict[str, Any] = {n: array(code) for n, code in _CODES.items()}
         self._row = self._rows = UNKNOWN
         self._segment = 0
-        self._reached: dict[int, tuple[float, float]] = {}
+        self._restarts = Restarts()
         self._place: tuple[str, float, int, int] = ("train", math.nan, UNKNOWN, UNKNOWN)
         self._last: tuple[int, int] | None = None
 
@@ -84,7 +84,7 @@ class Builder:
         self.sources.append(source)
         self.formats.append(kind)
         self._row = self._rows = UNKNOWN
-        self._segment, self._reached, self._last = 0, {}, None
+        self._segment, self._restarts, self._last = 0, Restarts(), None
 
     def entry(
         self,
@@ -110,23 +110,8 @@ class Builder:
         )
         self._place = (phase, *place)
         if phase == "train" and row is None and ordered:
-            self._note_restart(*place)
+            self._segment += self._restarts.note(*place)
         return self._row
-
-    def _note_restart(self, epoch: float, iter: int, step: int) -> None:
-        """Begin a segment when the training does not go forward."""
-        if step != UNKNOWN:
-            kind, now = _BY_STEP, (float(step), 0.0)
-        elif iter != UNKNOWN:
-            kind, now = _BY_ITER, (-1.0 if math.isnan(epoch) else epoch, float(iter))
-        elif not math.isnan(epoch) and not epoch.is_integer():
-            kind, now = _BY_EPOCH, (epoch, 0.0)
-        else:
-            return  # a summary of an epoch may be printed more than once
-        if kind in self._reached and now < self._reached[kind]:
-            self._segment += 1
-            self._reached.clear()
-        self._reached[kind] = now
 
     def add(self, key: str, value: float, digit: int = EXACT) -> None:
         """Add a value under the log's own key; ``digit`` is the power of its last digit."""
@@ -175,7 +160,9 @@ class Builder:
         if not len(pieces.kind):
             return
         row = self._rows + np.cumsum(pieces.opens, dtype=np.int64)
-        segment = self._segment + self._restarts(pieces)
+        counts = pieces.opens & pieces.ordered
+        restarts = self._restarts.note_many(pieces.epoch, pieces.iter, pieces.step, counts)
+        segment = self._segment + np.cumsum(restarts)
         self._row = self._rows = int(row[-1])
         self._segment = int(segment[-1])
         columns = {
@@ -193,39 +180,6 @@ class Builder:
             pending.frombytes(np.ascontiguousarray(column, _DTYPES[name]).tobytes())
         self._note(row, segment)
         self._grow(len(pieces.value))
-
-    def _restarts(self, pieces: Pieces) -> Whole:
-        """Return how many restarts there were up to each piece."""
-        epoch, iter, step = pieces.epoch, pieces.iter, pieces.step
-        broken = np.floor(epoch) != epoch
-        rules = [step != UNKNOWN, iter != UNKNOWN, broken & ~np.isnan(epoch)]
-        kind = np.select(rules, [_BY_STEP, _BY_ITER, _BY_EPOCH], UNKNOWN)
-        counts = pieces.opens & pieces.ordered
-        major = np.select(rules, [step, np.nan_to_num(epoch, nan=-1.0), epoch], 0.0)
-        minor = np.where(kind == _BY_ITER, iter, 0).astype(np.float64)
-        starts = np.zeros(len(kind), np.int64)
-        suspects: list[tuple[int, int]] = []
-        last: dict[int, int] = {}
-        for one in (_BY_STEP, _BY_ITER, _BY_EPOCH):
-            at = np.flatnonzero(counts & (kind == one))
-            if not len(at):
-                continue
-            last[one] = int(at[-1])
-            a, b = major[at], minor[at]
-            back = (a[1:] < a[:-1]) | ((a[1:] == a[:-1]) & (b[1:] < b[:-1]))
-            suspects += zip(at[1:][back].tolist(), at[:-1][back].tolist(), strict=True)
-            if one in self._reached and (float(a[0]), float(b[0])) < self._reached[one]:
-                suspects.append((int(at[0]), UNKNOWN))
-        restart = UNKNOWN - 1  # a restart forgets what came before it
-        for place, before in sorted(suspects):
-            if before >= restart:
-                starts[place], restart = 1, place
-        if restart >= 0:
-            self._reached.clear()
-        for one, place in last.items():
-            if place >= restart:
-                self._reached[one] = (float(major[place]), float(minor[place]))
-        return np.cumsum(starts)
 
     def _note(self, row: Whole, segment: Whole) -> None:
         """Count entries and segments."""
@@ -301,8 +255,6 @@ class Builder:
         return table
 
 
-#: what a restart is told by
-_BY_STEP, _BY_ITER, _BY_EPOCH = 0, 1, 2
 #: values of one part, and statements of one kind that are kept
 _VALUES, _STATEMENTS = 1 << 20, 1000
 #: types of the columns while they grow, and then
