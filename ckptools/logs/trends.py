@@ -91,7 +91,9 @@ def _groups(log: Log, part: Part) -> Iterator[tuple[_Name, NDArray[np.int64]]]:
     first = np.cumsum(sizes) - sizes
     groups: dict[_Name, list[NDArray[np.int64]]] = {}
     keys = np.stack([part.run, part.segment, part.kind])
-    order = np.lexsort(keys[::-1])
+    order = np.arange(keys.shape[1])
+    if np.any(keys != keys[:, :1]):
+        order = np.lexsort(keys[::-1])
     breaks = np.flatnonzero(np.any(np.diff(keys[:, order], axis=1), axis=0)) + 1
     for pieces in sorted(np.split(order, breaks), key=lambda one: int(one[0]) if len(one) else 0):
         run, segment, number = (int(one) for one in keys[:, pieces[0]])

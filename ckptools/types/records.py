@@ -277,6 +277,16 @@ class Log:
             given["term"], given["key"] = self.terms[given["term"]], self.keys[given["key"]]
             yield Record(**given)
 
+    @cached_property
+    def nonfinite(self) -> frozenset[str]:
+        """Terms with values that are NaN or infinite."""
+        found: set[int] = set()
+        for part in self.parts:
+            bad = ~np.isfinite(part.value)
+            if bad.any():
+                found.update(np.unique(next(self.columns(part, "term"))[bad]).tolist())
+        return frozenset(self.terms[term] for term in found)
+
     def where(
         self, *, term: str, layer: int | None = None, phase: str = "train"
     ) -> NDArray[np.int64]:

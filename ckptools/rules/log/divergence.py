@@ -43,8 +43,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     from ckptools.logs.trends import divergence, series_of  # numpy only when there is a log
 
     audit: Audit = evidence.log
-    for series in series_of(audit.log):
-        onset = divergence(series.values, limit) if series.term in _WATCHED else None
+    for series in series_of(audit.log, terms=_WATCHED):
+        onset = divergence(series.values, limit)
         if onset is None:
             continue
         record = audit.log[int(series.index[onset])]

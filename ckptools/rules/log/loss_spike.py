@@ -44,8 +44,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     from ckptools.logs.trends import series_of, spikes  # numpy only when there is a log
 
     audit: Audit = evidence.log
-    for series in series_of(audit.log):
-        hits = spikes(series.values, limit) if series.term in _WATCHED else []
+    for series in series_of(audit.log, terms=_WATCHED):
+        hits = spikes(series.values, limit)
         if not hits:
             continue
         where = [place(audit.log[int(series.index[hit])]) for hit in hits[:_NAMED]]

@@ -49,7 +49,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     from ckptools.logs.trends import series_of
 
     audit: Audit = evidence.log
-    for series in series_of(audit.log):
+    for series in series_of(audit.log, terms=audit.log.nonfinite):
         bad = np.flatnonzero(~np.isfinite(series.values))
         if len(bad) and (series.term in _WATCHED or is_loss(series.term)):
             yield _finding(audit, series, bad)
