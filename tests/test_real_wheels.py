@@ -17,7 +17,10 @@ import torch
 
 import ckptools.layouts
 from ckptools.formats import open_container, verify_checksums
+from ckptools.report import render
 from ckptools.sources.arrays import read_array
+from ckptools.workflows.diff import diff
+from ckptools.workflows.inspect import inspect
 
 pytestmark = pytest.mark.wheels
 
@@ -153,3 +156,28 @@ def test_adam_with_addresses_for_ids(tmp_path):
     assert all(state.has_state and state.id > 1 << 40 for state in optimizer.states)
     assert checkpoint.run.step == 1_564_501
     assert {state.step for state in optimizer.states} == {1_564_500}
+
+
+def test_a_real_fine_tune_as_diff_tells_it(tmp_path):
+    paths = [member("chgnet==0.4.2", f"{CHGNET}/{name}", tmp_path) for name, *_ in TRAINED[1:]]
+    found = diff(*paths)
+    assert found.change.relation.kind == "fine-tuned"
+    still = {match.name_b for match in found.change.matches if match.identical}
+    assert len(still) == 8
+    assert all(name.startswith("angle_layers.2.twoBody_bond.") for name in still)
+    states = found.change.b.optimizers[0].states
+    assert not still & {state.name for state in states if state.has_state}
+    page = render(found, "table")
+    assert "angle_layers.2.twoBody_bond.*, of which the optimizer holds no state" in page
+    assert all(match.reason is None for match in found.change.matches)
+
+
+def test_a_counter_one_off_and_states_with_names(tmp_path):
+    path = member("resemblyzer==0.1.4", "resemblyzer/pretrained.pt", tmp_path)
+    found = inspect(path)
+    (optimizer,) = found.document()["optimizers"]
+    assert optimizer["matched_by"] in ("order", "evidence")
+    assert (optimizer["named"]["sure"] + optimizer["named"]["by_order"]) == 16
+    (off,) = [one for one in found.findings if one.code == "RUN104"]
+    assert "1564500" in off.message
+    assert "1564501" in off.message

@@ -27,6 +27,8 @@ class Match:
     reason: why the values were not compared, or None.
     best_match: the older tensor that this one resembles most, where that is not its own.
     best_cosine: how much; negative for a flipped sign.
+    spread_change: largest difference of the cumulative distributions of values, where only
+        measurements were compared.
     """
 
     name_a: str
@@ -49,6 +51,7 @@ class Match:
     reason: str | None = None
     best_match: str | None = None
     best_cosine: float | None = None
+    spread_change: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

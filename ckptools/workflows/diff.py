@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import hypot
 from pathlib import Path
 from typing import Any
 
 from ckptools.compare.changes import Progress, compare, own_states
+from ckptools.compare.measured import compare_measures
+from ckptools.errors import SettingsError
 from ckptools.rules import judge
 from ckptools.rules.selection import chosen
+from ckptools.stats.measure import measure
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
-from ckptools.types.change import Change, Match
-from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.change import Change, Match, Relation
+from ckptools.types.checkpoint import Checkpoint, WeightSet
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import join, say
@@ -80,7 +84,46 @@ class Diff:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a flat row per matched tensor."""
-        return [_row(self.change, match) for match in self.change.matches]
+        return [_row(match, self._ratios.get(match.name_b)) for match in self.change.matches]
+
+    @cached_property
+    def _ratios(self) -> dict[str, float]:
+        """The displacement over its bound by name, of states that took steps in between."""
+        return {
+            state.name: bound.ratio
+            for state in self.change.states
+            if state.name is not None
+            and (bound := state.bounds.get("displacement")) is not None
+            and bound.ratio is not None
+            and not {"step", "step-order"} & set(bound.failed)
+        }
+
+    def _identical_places(self) -> list[str]:
+        """Return the names of what did not change, whole places as NAME.*."""
+        matches = [match for match in self.change.matches if match.reason is None]
+        held = Counter(p for match in matches for p in _enclosing(match.name_b))
+        mixed = {
+            place
+            for match in matches
+            if not match.identical
+            for place in (match.set + ":" + one for one in _enclosing(match.name_b))
+        }
+        found: dict[str, int] = {}
+        for match in matches:
+            if match.identical:
+                free = [p for p in _enclosing(match.name_b) if f"{match.set}:{p}" not in mixed]
+                widest = [p for p in free if held[p] == held[free[0]] > 1]
+                place = widest[-1] if widest else match.name_b
+                found[place] = found.get(place, 0) + 1
+        whole = {match.name_b for match in matches}
+        return [place if place in whole else f"{place}.*" for place in found]
+
+    def _stateless(self) -> bool:
+        """Return whether B's optimizer holds states, but none of what did not change."""
+        states = [state for one in self.change.b.optimizers for state in one.states]
+        known = {state.name for state in states if state.has_state}
+        still = {match.name_b for match in self.change.matches if match.identical}
+        return None not in known and bool(known) and not known & still
 
     def modules(self) -> list[dict[str, Any]]:
         """Return a row per module, the most changed first."""
@@ -107,7 +150,7 @@ class Diff:
                     meaning=_MEANINGS[relation.kind],
                 ),
             ),
-            (say("steps between"), relation.steps_between),
+            (say("steps between"), self._steps()),
             (
                 say("tensors"),
                 say(
@@ -117,6 +160,15 @@ class Diff:
                 ),
             ),
         ]
+        places = self._identical_places()
+        if 0 < identical < len(change.matches):
+            more = len(places) - _SHOWN
+            listed = ", ".join(places[:_SHOWN])
+            if more > 0:
+                listed = say("{listed} and {more} more", listed=listed, more=more)
+            elif self._stateless():
+                listed = say("{listed}, of which the optimizer holds no state", listed=listed)
+            facts.append((say("unchanged"), listed))
         blocks: list[Block] = [
             Heading(say("Diff"), 1),
             Facts(tuple(facts)),
@@ -126,6 +178,12 @@ class Diff:
         blocks += _names(say("Only in A"), change.only_a) + _names(say("Only in B"), change.only_b)
         blocks += self._settings()
         return blocks + self.outcome.closing()
+
+    def _steps(self) -> Any:
+        steps = self.change.relation.steps_between
+        if steps is not None and steps < 0 and self.change.relation.kind == "fine-tuned":
+            return say("unknown: B's optimizer began to count anew")
+        return steps
 
     def _modules_table(self) -> list[Block]:
         columns = (
@@ -138,20 +196,17 @@ class Diff:
             Column("bound_ratio", say("of bound"), "number"),
         )
         rows = self.modules()
+        worst: dict[tuple[str, str], float] = {}
+        for match in self.change.matches:
+            ratio, key = self._ratios.get(match.name_b), (match.set, match.module)
+            if ratio is not None:
+                worst[key] = max(ratio, worst.get(key, 0.0))
         for row in rows:
-            ratios = [
-                self._ratio(match)
-                for match in self.change.matches
-                if (match.set, match.module) == (row["set"], row["name"])
-            ]
-            row["bound_ratio"] = max((r for r in ratios if r is not None), default=None)
+            row["bound_ratio"] = worst.get((row["set"], row["name"]))
         if not rows:
             return []
         hidden = max(0, len(rows) - _SHOWN)
         return [Table(columns, tuple(rows[:_SHOWN]), say("Most changed modules"), hidden)]
-
-    def _ratio(self, match: Match) -> float | None:
-        return _row(self.change, match)["bound_ratio"]  # type: ignore[no-any-return]
 
     def _settings(self) -> list[Block]:
         rows = tuple(
@@ -169,7 +224,7 @@ class Diff:
 
 def diff(
     a: str | os.PathLike[str],
-    b: str | os.PathLike[str],
+    b: str | os.PathLike[str] | None = None,
     *,
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
@@ -182,7 +237,9 @@ def diff(
     """Compare the checkpoint ``b`` with ``a``, tensor by tensor, in bounded memory.
 
     ``a`` is taken as the older one and never exchanged with ``b``: when it has more steps,
-    ``steps_between`` is negative and nothing is proved.
+    ``steps_between`` is negative and nothing is proved.  Without ``b`` the averaged (EMA, SWA) or
+    other second weight set of ``a`` is compared with its first.  A file of measurements may stand
+    in for either; what needs the weights themselves is then left out, and said to be.
 
     Parameters
     ----------
@@ -195,10 +252,7 @@ def diff(
     OpenError: a file cannot be read.
     SettingsError: a rule or limit is wrong.
     """
-    older, newer = checkpoint_at(a), checkpoint_at(b)
-    if model is not None:
-        older, newer = pair_named_by_model(older, newer, model)
-    change = compare(older, newer, progress=progress)
+    change = _changed(a, b, model, progress)
     evidence = Evidence(
         change.b,
         earlier=(Evidence(change.a),),
@@ -209,12 +263,66 @@ def diff(
     judgement = judge(evidence, select=select, ignore=ignore, baseline=baseline)
     outcome = Outcome(
         judgement,
-        tuple(dict.fromkeys((*older.not_judged, *newer.not_judged, *change.not_judged))),
+        tuple(dict.fromkeys((*change.a.not_judged, *change.b.not_judged, *change.not_judged))),
         fail_on,
         None if change.matches else say("the files have no tensor in common"),
         len(chosen(select, ignore)) - len(judgement.skipped) - len(judgement.crashed),
     )
     return Diff(change, outcome)
+
+
+def _changed(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str] | None,
+    model: str | None,
+    progress: Progress | None,
+) -> Change:
+    """Return the comparison of two files, of two sets of one, or of measurements."""
+    older, before = subject(Path(a))
+    newer, after = subject(Path(b)) if b is not None else (older, before)
+    if b is None:
+        older, newer = _two_sets(older)
+    if before is not None or after is not None:
+        return compare_measures(
+            (older, before if before is not None else measure(older)),
+            (newer, after if after is not None else measure(newer)),
+        )
+    if model is not None:
+        older, newer = pair_named_by_model(older, newer, model)
+    change = compare(older, newer, progress=progress)
+    return change if b is not None else _of_one_file(change)
+
+
+def _two_sets(checkpoint: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+    """Return the first weight set of a file and the one that holds most of the same names."""
+    first, *others = checkpoint.weight_sets or (WeightSet("model", ()),)
+    names = {tensor.name for tensor in first.tensors}
+    shared = [(len(names & {t.name for t in one.tensors}), one) for one in others]
+    most, second = max(shared, key=lambda pair: pair[0], default=(0, first))
+    if not most:
+        raise SettingsError(
+            "the file holds one weight set, so there is nothing to compare it with",
+            where=checkpoint.path,
+            next="name a second file: ckptools diff A B",
+        )
+    renamed = tuple(replace(tensor, set=first.name) for tensor in second.tensors)
+    other = replace(second, name=first.name, tensors=renamed)
+    return (
+        replace(checkpoint, path=f"{checkpoint.path}:{first.name}", weight_sets=(first,)),
+        replace(
+            checkpoint,
+            path=f"{checkpoint.path}:{second.name}",
+            weight_sets=(other,),
+            optimizers=(),
+        ),
+    )
+
+
+def _of_one_file(change: Change) -> Change:
+    """Return the comparison with the relation of two sets that one file holds."""
+    found = change.relation
+    kind = found.kind if found.kind in ("identical", "unrelated") else "same-run"
+    return replace(change, relation=Relation(kind, "likely", None, found.evidence))
 
 
 def checkpoint_at(path: str | os.PathLike[str]) -> Checkpoint:
@@ -234,11 +342,14 @@ def _when(checkpoint: Checkpoint) -> str:
     return join(known) if known else say("no counters")
 
 
-def _row(change: Change, match: Match) -> dict[str, Any]:
+def _enclosing(name: str) -> list[str]:
+    """Return everything that ``name`` lies in, from the outside in."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def _row(match: Match, ratio: float | None) -> dict[str, Any]:
     """Return the JSON of one match."""
-    state = change.state_of(match.name_b)
-    bounds = state.bounds if state is not None else {}
-    moved = bounds.get("displacement")
     return {
         "name_a": match.name_a,
         "name_b": match.name_b,
@@ -249,7 +360,8 @@ def _row(change: Change, match: Match) -> dict[str, Any]:
         "cosine": match.cosine,
         "norm_ratio": match.norm_ratio,
         "max_abs_change": match.max_abs_change,
-        "bound_ratio": moved.ratio if moved is not None else None,
+        "bound_ratio": ratio,
+        "spread_change": match.spread_change,
         "best_match": match.best_match,
         "excluded": match.excluded,
         "reason": match.reason,

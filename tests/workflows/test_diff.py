@@ -13,6 +13,7 @@ from ckptools.report import media, render
 from ckptools.workflows.diff import diff
 from ckptools.workflows.inspect import inspect
 from tests.builders.pairs import FC1, flip_bit, run
+from tests.builders.shared import shared
 from tests.builders.small_run import planted
 
 MATCH = {
@@ -179,3 +180,60 @@ def test_a_model_has_the_last_word_for_names(tmp_path: Path) -> None:
     assert alone["matched_by"] == "model"
     with pytest.raises(SettingsError):
         diff(*paths, model="no_such_module:build")
+
+
+def test_the_averaged_weights_of_one_file(tmp_path: Path) -> None:
+    raw = random(0)
+    ema = {name: value * 0.999 for name, value in raw.items()}
+    ema["layers.1.fc1.weight"] = -raw["layers.1.fc1.weight"]
+    path = tmp_path / "both.pth"
+    torch.save({"model": raw, "ema": ema}, path)
+    found = diff(path)
+    assert found.change.relation.kind == "same-run"
+    assert (found.change.a.path, found.change.b.path) == (f"{path}:model", f"{path}:ema")
+    assert [f.target for f in found.findings if f.code == "CHG203"] == ["layers.1.fc1.weight"]
+    assert found.change.matches[0].norm_ratio == pytest.approx(0.999)
+    alone = weights(tmp_path / "alone.pth", raw)
+    with pytest.raises(SettingsError):
+        diff(alone)
+
+
+@pytest.mark.parametrize("measured", ["a", "b", "both"])
+def test_measurements_stand_in_for_a_file(measured: str, tmp_path: Path) -> None:
+    paths = {"a": run()[3], "b": run()[4]}
+    for name in ("a", "b"):
+        if measured in (name, "both"):
+            kept = tmp_path / f"{name}.measures"
+            inspect(paths[name], save_measures=kept)
+            paths[name] = kept
+    found = diff(paths["a"], paths["b"])
+    plain = diff(run()[3], run()[4])
+    assert found.exit_code == 0
+    assert found.change.relation.kind == "same-run"
+    assert found.change.relation.steps_between == 12
+    for one, other in zip(found.change.matches, plain.change.matches, strict=True):
+        assert (one.name_b, one.identical) == (other.name_b, other.identical)
+        assert one.norm_ratio == pytest.approx(other.norm_ratio)
+        assert one.spread_change is not None
+        assert 0 < one.spread_change < 1
+    assert any("no weights" in reason for reason in found.outcome.not_judged)
+    same = diff(paths["a"], paths["a"]).change
+    assert same.relation.kind == "identical"
+
+
+def test_a_real_run_by_its_ids() -> None:
+    folder = shared("data/series/cgcnn")
+    found = diff(folder / "model_best.pth.tar", folder / "checkpoint.pth.tar")
+    assert found.change.relation.kind == "same-run"
+    assert found.change.relation.evidence["same_ids"] is True
+    assert [f for f in found.findings if f.confidence != "hint"] == []
+
+
+def test_what_stood_still_is_told(tmp_path: Path) -> None:
+    base = random(0)
+    tuned = {name: value + 0.1 * torch.randn(16, 16) for name, value in base.items()}
+    for name in base:
+        if name.startswith("layers.1."):
+            tuned[name] = base[name]
+    found = diff(weights(tmp_path / "a.pth", base), weights(tmp_path / "b.pth", tuned))
+    assert "layers.1.*" in render(found, "table")
