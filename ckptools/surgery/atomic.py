@@ -55,6 +55,20 @@ def refuse_existing(target: Target) -> None:
         )
 
 
+def _refuse_arrived(target: Target) -> None:
+    """Raise WouldOverwrite when the target exists by now."""
+    if not target.force and os.path.lexists(target.path):
+        raise _arrived(target)
+
+
+def _arrived(target: Target) -> WouldOverwrite:
+    return WouldOverwrite(
+        "appeared while the new one was written",
+        where=str(target.path),
+        next="pass --force to replace it, or -o another name",
+    )
+
+
 def require_space(folder: Path, nbytes: int) -> None:
     """Raise NoSpace when the folder's disk cannot hold ``nbytes`` more."""
     try:
@@ -72,7 +86,12 @@ def require_space(folder: Path, nbytes: int) -> None:
 
 @contextlib.contextmanager
 def new_file(
-    target: Target, *, size: int = 0, like: Path | None = None, verify: Callable[[Path], None]
+    target: Target,
+    *,
+    size: int = 0,
+    like: Path | None = None,
+    verify: Callable[[Path], None],
+    alone: bool = False,
 ) -> Iterator[BinaryIO]:
     """Give a temporary file to write; on leaving, verify it and give it the target's name.
 
@@ -82,6 +101,7 @@ def new_file(
     size: expected length in bytes, checked against the free space first.
     like: a file whose permissions are copied.
     verify: reads the finished temporary file back; whatever it raises keeps the old state.
+    alone: no other process that says so verifies and names in this folder at the same time.
 
     Raises
     ------
@@ -99,8 +119,10 @@ def new_file(
             file.flush()
             _copy_mode(like if like is not None else real, file.fileno())
             os.fsync(file.fileno())
-        verify(temporary)
-        _give_name(temporary, real, target)
+        with _alone(real.parent) if alone else contextlib.nullcontext():
+            _refuse_arrived(target)
+            verify(temporary)
+            _give_name(temporary, real, target)
         _sync_folder(real.parent)
     except OSError as error:
         raise _wrapped(error, target.path) from error
@@ -133,8 +155,10 @@ def new_folder(
             yield temporary
             temporary.chmod(like.stat().st_mode & 0o7777)
             _sync_folder(temporary)
-            verify(temporary)
-            _give_folder_name(temporary, real, target)
+            with _alone(real.parent):
+                _refuse_arrived(target)
+                verify(temporary)
+                _give_folder_name(temporary, real, target)
             _sync_folder(real.parent)
         except OSError as error:
             raise _wrapped(error, target.path) from error
@@ -184,6 +208,31 @@ def clear_leftovers(real: Path) -> list[Path]:
     return cleared
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process gives a name in ``folder``; nothing to wait for without locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def set_aside(path: Path) -> Iterator[Path]:
+    """Give a file a hidden name for a while; what a killed process left there is cleared."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _lock(descriptor)
+        path.replace(aside)
+        yield aside
+    finally:
+        os.close(descriptor)
+
+
 def _lock(descriptor: int) -> None:
     with contextlib.suppress(OSError):  # no locks on this file system: nothing is ever cleared
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -218,11 +267,7 @@ def _give_name(temporary: Path, real: Path, target: Target) -> None:
     try:
         os.link(temporary, real)
     except FileExistsError:
-        raise WouldOverwrite(
-            "appeared while the new file was written",
-            where=str(target.path),
-            next="pass --force to replace it, or -o another name",
-        ) from None
+        raise _arrived(target) from None
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             raise
@@ -240,11 +285,7 @@ def _give_folder_name(temporary: Path, real: Path, target: Target) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        raise WouldOverwrite(
-            "appeared while the new folder was written",
-            where=str(target.path),
-            next="pass --force to replace it, or -o another name",
-        ) from None
+        raise _arrived(target) from None
 
 
 def _exchange(one: Path, other: Path) -> None:

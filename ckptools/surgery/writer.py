@@ -102,7 +102,7 @@ def apply(checkpoint: Checkpoint, edits: Edits, target: Target, seal: Seal) -> R
         _unchanged(source, stamp)
         seal(result, path)
 
-    with new_file(target, size=plan.size, like=source, verify=verify) as file:
+    with new_file(target, size=plan.size, like=source, verify=verify, alone=True) as file:
         result[""] = produce(plan, source, file)
     return result
 

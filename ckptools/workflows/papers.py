@@ -12,7 +12,7 @@ from typing import Any
 
 from ckptools.surgery import segments, shards
 from ckptools.surgery import undo as way_back
-from ckptools.surgery.atomic import Target, new_file
+from ckptools.surgery.atomic import Target, new_file, set_aside
 from ckptools.surgery.output import Result, Written
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.plan import Receipt
@@ -57,7 +57,8 @@ class Papers:
     earlier: Sequence[Result] = ()
     in_place: bool = False
     _named: tuple[int, int] | None = None
-    _aside: dict[Path, Path] = field(default_factory=dict)
+    _aside: dict[Path, Path | None] = field(default_factory=dict)
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
     def paths(self) -> tuple[Path, Path]:
@@ -103,9 +104,9 @@ class Papers:
     def _put_aside(self, *paths: Path) -> None:
         """Keep what an earlier run left under these names until the output has its name."""
         for path in paths:
-            self._aside[path] = path.with_name(f".{path.name}.before")
-            if os.path.lexists(path):
-                path.replace(self._aside[path])
+            self._aside[path] = None
+            if path.exists():
+                self._aside[path] = self._open.enter_context(set_aside(path))
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -115,12 +116,13 @@ class Papers:
         finally:
             named = self._is_named()
             for path, old in self._aside.items():
-                if named:
+                if named and old is not None:
                     old.unlink(missing_ok=True)
-                elif old.exists():
+                elif old is not None:
                     old.replace(path)
-                else:
+                elif not named:
                     path.unlink(missing_ok=True)
+            self._open.close()
 
     def _is_named(self) -> bool:
         try:

@@ -199,3 +199,63 @@ def test_a_read_only_folder_is_a_clean_error(source: Path, monkeypatch: pytest.M
     with pytest.raises(CkptoolsError, match="permission denied"):
         operate("reset", source, source.with_name("new.pth"), module="layers.1")
     source.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("at", [1, 4, 9])
+def test_ctrl_c_leaves_nothing(
+    at: int, in_place: bool, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, left = sha(source), [at]
+
+    def interrupted(*args: Any) -> int:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return usual(*args)
+
+    usual = os.copy_file_range
+    monkeypatch.setattr(os, "copy_file_range", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(source, in_place)
+    check(source, before)
+
+
+def test_an_old_undo_file_outlives_a_run_that_fails(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt(source, in_place=False)
+    before = {path.name: sha(path) for path in source.parent.iterdir()}
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(atomic, "_give_name", refused)
+    with pytest.raises(WriteError):
+        operate("reset", source, source.with_name("new.pth"), module="layers.0", force=True)
+    monkeypatch.undo()
+    assert {path.name: sha(path) for path in source.parent.iterdir()} == before
+
+
+RACING = """
+    from ckptools.workflows.operate import operate
+    operate("reset", {source!r}, {target!r}, module="layers.1", seed={seed})
+"""
+
+
+def test_of_racing_runs_one_wins_and_its_way_back_is_whole(source: Path) -> None:
+    before, target = sha(source), source.with_name("new.pth")
+    codes = [
+        textwrap.dedent(RACING.format(source=str(source), target=str(target), seed=seed))
+        for seed in range(4)
+    ]
+    racers = [
+        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for code in codes
+    ]
+    errors = [racer.communicate()[1] for racer in racers]
+    assert sorted(bool(racer.returncode) for racer in racers) == [False, True, True, True]
+    assert sum(b"WouldOverwrite" in error for error in errors) == 3
+    receipt = undo(target.with_suffix(".receipt.json"), source.with_name("back.pth"))
+    assert receipt.source["sha256"] == sha(target)
+    assert sha(source.with_name("back.pth")) == before
+    assert not [path.name for path in source.parent.iterdir() if path.name.startswith(".")]

@@ -15,6 +15,7 @@ from ckptools.surgery.operation import Option, operation
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterGroup
 from ckptools.types.plan import TensorChange
 from ckptools.types.tree import unwrap
+from ckptools.types.wording import say
 
 #: JSON files of a trainer's folder that count
 _COUNTING = ("trainer_state.json",)
@@ -157,8 +158,11 @@ def _rates(
             continue
         if not old:
             edits.notes.append(
-                f"The rate of {_place(optimizer, one, 'lr')} was zero, so its schedule was not "
-                "scaled: a scheduler may undo the assignment at its next step."
+                say(
+                    "The rate of {place} was zero, so its schedule was not scaled: a "
+                    "scheduler may undo the assignment at its next step.",
+                    place=_place(optimizer, one, "lr"),
+                )
             )
             continue
         factors[optimizer.key, one.index] = new / old
@@ -188,8 +192,10 @@ def _schedulers(
     found = list(schedules.schedulers(checkpoint.container.root))
     if found and len(checkpoint.optimizers) != 1:
         edits.notes.append(
-            "There are several optimizers: the schedulers were left as they are, and may undo the "
-            "assignment at their next step."
+            say(
+                "There are several optimizers: the schedulers were left as they are, and "
+                "may undo the assignment at their next step."
+            )
         )
         return
     for path, node in found:
@@ -217,7 +223,7 @@ def _steps(checkpoint: Checkpoint, edits: Edits, step: int) -> None:
             if slots.set_step(checkpoint, edits, optimizer, state, step)
         ]
         if counted:
-            words = f"{step} for {len(counted)} parameters"
+            words = say("{step} for {number} parameters", step=step, number=len(counted))
             edits.changes.append(TensorChange(f"{optimizer.key}.state.step", "assign", words))
     if len(edits.changes) == before:
         raise OperationError("counts no steps", where=checkpoint.path)

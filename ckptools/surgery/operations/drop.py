@@ -19,6 +19,7 @@ from ckptools.surgery.operation import (
 )
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.plan import TensorChange
+from ckptools.types.wording import join, say
 
 _Block = tuple[str, int]
 
@@ -49,7 +50,7 @@ def drop(checkpoint: Checkpoint, *, module: tuple[str, ...], set: str | None = N
     edits.notes += standing_notes(states.values())
     edits.notes += _notes(checkpoint, everything, gone)
     if len(sets) > 1:
-        edits.notes.append(f"The same was done in {', '.join(one.name for one in sets)}.")
+        edits.notes.append(say("The same was done in {sets}.", sets=join(one.name for one in sets)))
     return edits
 
 
@@ -118,11 +119,16 @@ def _notes(
         ]
         if alike:
             notes.append(
-                f"{', '.join(alike)} also had {before} blocks: if they belong to {stack}, drop "
-                "theirs, too."
+                say(
+                    "{alike} also had {before} blocks: if they belong to {stack}, drop "
+                    "theirs, too.",
+                    alike=join(alike),
+                    before=before,
+                    stack=stack,
+                )
             )
         notes += [
-            f"The saved setting {name} still says {before}."
+            say("The saved setting {name} still says {before}.", name=name, before=before)
             for name, value in _settings(checkpoint)
             if value == before and type(value) is int
             and any(word in name.lower() for word in ("layer", "depth", "block"))

@@ -12,6 +12,7 @@ from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import SET, Option, operation, weight_set
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.plan import TensorChange
+from ckptools.types.wording import join, say
 
 
 @operation(
@@ -40,7 +41,7 @@ def rename(checkpoint: Checkpoint, *, module: str, to: str, set: str | None = No
     renaming.rename(checkpoint, edits, names, sets)
     edits.changes += [TensorChange(old, "rename", new) for old, new in names.items()]
     if len(sets) > 1:
-        edits.notes.append(f"The same was done in {', '.join(one.name for one in sets)}.")
+        edits.notes.append(say("The same was done in {sets}.", sets=join(one.name for one in sets)))
     return edits
 
 

@@ -135,7 +135,9 @@ class _Repair:
                     next=say("take an earlier epoch: without the pickle, values have no names"),
                 )
         if lost:
-            self.replace(lambda storage: damage.place(storage) in lost, "its record was damaged")
+            self.replace(
+                lambda storage: damage.place(storage) in lost, say("its record was damaged")
+            )
             self.mended |= lost
 
     def turn_back(self, flip: Flip) -> None:
@@ -144,7 +146,12 @@ class _Repair:
         self.edits.replace_values(flip.place, values.given([value]))
         self.mended.add(damage.place(flip.record.storage))
         self.tree_damaged |= flip.record.storage.name == "data.pkl"
-        where = f"bit {flip.bit} of byte {flip.byte:,} of {flip.record.name}"
+        where = say(
+            "bit {bit} of byte {byte:,} of {name}",
+            bit=flip.bit,
+            byte=flip.byte,
+            name=flip.record.name,
+        )
         users = ", ".join(self.users(flip.record.storage)) or flip.record.name
         self.edits.changes.append(TensorChange(users, "turn back", where))
 
@@ -166,10 +173,10 @@ class _Repair:
     def salvage(self) -> None:
         """Keep what is whole; take the rest from the donor, or leave out what can be left out."""
         self.edits.rebuild = True
-        self.replace(damage.lacking, "its end was cut off")
+        self.replace(damage.lacking, say("its end was cut off"))
         self.leave_out()
         if not self.edits.changes:
-            self.edits.changes.append(TensorChange("archive", "rebuild", "a new directory"))
+            self.edits.changes.append(TensorChange("archive", "rebuild", say("a new directory")))
 
     def replace(self, broken: Any, reason: str) -> None:
         """Take every weight and state with a broken storage from the donor."""
@@ -227,7 +234,7 @@ class _Repair:
             if kind != "rng":
                 raise OperationError("is cut off and has no counterpart", where=path)
             self.edits.drop_item(parent, key)
-            self.edits.changes.append(TensorChange(top, "drop", "its end was cut off"))
+            self.edits.changes.append(TensorChange(top, "drop", say("its end was cut off")))
 
     # -- values ----------------------------------------------------------------------------
 
@@ -238,7 +245,7 @@ class _Repair:
             if count:
                 given = self.donor.tensor(tensor)
                 self.fill(tensor.ref, given, 0.0, False)
-                words = f"{count} values {self.words(given)}"
+                words = say("{count} values {words}", count=count, words=self.words(given))
                 self.edits.changes.append(TensorChange(tensor.name, "repair", words))
         wanted = states_of(self.checkpoint, tensors).values() if some else self.all_states()
         for optimizer, state in wanted:
@@ -269,11 +276,18 @@ class _Repair:
             given = self.donor.slot(state, name, ref)
             usual = slots.usual(ref) if second else 0.0
             self.fill(ref, given, usual, second)
-            yield name, f"{count} values {self.words(given) if given or not second else 'usual'}"
+            yield (
+                name,
+                say(
+                    "{count} values {word}",
+                    count=count,
+                    word=self.words(given) if given or not second else "usual",
+                ),
+            )
 
     def words(self, given: TensorRef | None) -> str:
         """Say where replaced values come from."""
-        return f"from {self.donor.path}" if given is not None else "zero"
+        return say("from {path}", path=self.donor.path) if given is not None else "zero"
 
     def fill(self, ref: TensorRef, given: TensorRef | None, value: float, negative: bool) -> None:
         """Replace the bad values of a tensor, element by element."""

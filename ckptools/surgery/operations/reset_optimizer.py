@@ -19,6 +19,7 @@ from ckptools.surgery.operation import (
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
 from ckptools.types.plan import TensorChange
 from ckptools.types.tree import Pairs
+from ckptools.types.wording import say
 
 
 @operation(
@@ -75,7 +76,9 @@ def _emptied(checkpoint: Checkpoint, set: str | None) -> Edits:
         edits.replace_node(places.child(node, "state"), Pairs())
         count = sum(state.has_state for state in optimizer.states)
         where = f"{optimizer.key}.state"
-        edits.changes.append(TensorChange(where, "drop", f"state of {count} parameters"))
+        edits.changes.append(
+            TensorChange(where, "drop", say("state of {count} parameters", count=count))
+        )
     return edits
 
 

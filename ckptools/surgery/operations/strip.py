@@ -13,6 +13,7 @@ from ckptools.surgery.operation import Option, operation
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.plan import TensorChange
 from ckptools.types.tree import entries
+from ckptools.types.wording import say
 
 _PARTS = ("optimizer", "scheduler", "scaler", "rng", "ema")
 
@@ -49,10 +50,20 @@ def _found(checkpoint: Checkpoint, parts: set[str]) -> Iterator[tuple[str, str]]
     """Yield the path of each entry to leave out, and which part it is."""
     for optimizer in checkpoint.optimizers:
         if "optimizer" in parts:
-            yield optimizer.key, f"{optimizer.kind} state of {len(optimizer.states)} parameters"
+            yield (
+                optimizer.key,
+                say(
+                    "{kind} state of {number} parameters",
+                    kind=optimizer.kind,
+                    number=len(optimizer.states),
+                ),
+            )
     for weights in checkpoint.weight_sets:
         if "ema" in parts and weights.path and AVERAGED.search(weights.name):
-            yield ".".join(weights.path), f"averaged weights, {len(weights.tensors)} tensors"
+            yield (
+                ".".join(weights.path),
+                say("averaged weights, {number} tensors", number=len(weights.tensors)),
+            )
     taken = {optimizer.key.partition(".")[0] for optimizer in checkpoint.optimizers}
     taken |= {weights.path[0] for weights in checkpoint.weight_sets if weights.path}
     for path, kind in _helpers(checkpoint):

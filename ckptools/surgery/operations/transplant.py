@@ -72,7 +72,9 @@ def transplant(
         elif tensor.name in own:
             done = slots.zero(checkpoint, edits, *own[tensor.name])
         edits.changes.append(
-            TensorChange(tensor.name, "replace", f"from {from_checkpoint}", slots=done)
+            TensorChange(
+                tensor.name, "replace", say("from {path}", path=str(from_checkpoint)), slots=done
+            )
         )
     return edits
 
