@@ -67,15 +67,14 @@ def row(finding: Finding) -> list[str]:
 
 
 def series(paths: Sequence[Path]) -> dict[str, Any]:
-    """Return what ``timeline`` says: findings by file, relations, and the onset."""
+    """Return what ``timeline`` says: findings by file, and the onset."""
     found = timeline(*paths)
-    names = [Path(one.path).name for one in found.series.ordered[1:]]
+    names = [Path(one.path).name for one in found.series.ordered]
     return {
         "steps": {
             name: [row(one) for one in step.findings]
             for name, step in zip(names, found.steps, strict=True)
         },
-        "relations": dict(zip(names, (one.relation for one in found.steps), strict=True)),
         "onset": Path(found.onset["path"]).name if found.onset else None,
         "unreadable": [Path(path).name for path, _ in found.unreadable],
         "foreign": [Path(one.path).name for one in (*found.series.foreign, *found.series.repeated)],

@@ -8,11 +8,13 @@ from functools import partial
 from ckptools.rules import advice
 from ckptools.rules.changes import MOMENT_BOUNDS, gathered, modules, of_one_run, typical, violated
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import StateChange
+from ckptools.types.change import Change, StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
 
+#: The moments of fewer elements may turn within a few steps.
+_LEAST = 16
 #: Below this cosine of the usual second moment the files are too far apart to tell.
 _KEPT = 0.9
 
@@ -38,7 +40,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
     False alarms
         Not yet measured; hint. Rarely used embeddings and heads change at once where others do
-        not; silent where the history is proved impossible anyway (OPT102).
+        not; states below 16 elements are left out. Silent where the history is proved impossible
+        anyway (OPT102).
 
     What to do
         Bring the state back from the earlier checkpoint, or reset it.
@@ -52,7 +55,9 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         hits = [
             state
             for state in change.states
-            if not violated(state, MOMENT_BOUNDS) and _turned(state, usual, limit)
+            if not violated(state, MOMENT_BOUNDS)
+            and _turned(state, usual, limit)
+            and _elements(change, state) >= _LEAST
         ]
         groups = gathered(hits, lambda s: s.target, partial(_module, modules(change)))
         for target, states in groups.items():
@@ -75,6 +80,11 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
 def _module(inside: dict[str, str], state: StateChange) -> str:
     return inside.get(state.target, state.target)
+
+
+def _elements(change: Change, state: StateChange) -> int:
+    slots = change.b.optimizers[state.optimizer].states[state.position].slots
+    return max((slot.numel for slot in slots.values()), default=0)
 
 
 def _turned(state: StateChange, usual: float | None, limit: float) -> bool:
