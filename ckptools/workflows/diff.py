@@ -373,17 +373,18 @@ def _module(set_: str, name: str, matches: Sequence[Match]) -> dict[str, Any]:
     after = hypot(*(match.norm_b or 0.0 for match in matches))
     moved = hypot(*((m.relative_change or 0.0) * (m.norm_a or 0.0) for m in matches))
     cosines = [match.cosine for match in matches if match.cosine is not None]
+    told = any(match.relative_change is not None for match in matches)
     return {
         "name": name,
         "set": set_,
         "tensors": len(matches),
         "identical": sum(match.identical for match in matches),
-        "relative_change": moved / before if before else None,
+        "relative_change": moved / before if before and told else None,
         "norm_ratio": after / before if before else None,
         "lowest_cosine": min(cosines, default=None),
         "norm_a": before,
         "norm_b": after,
-        "cosine": _cosine(matches, before, after),
+        "cosine": _cosine(matches, before, after) if cosines else None,
     }
 
 

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ckptools import layouts
 from ckptools.compare.changes import Progress
 from ckptools.compare.counters import epochs
 from ckptools.compare.series import Series, series
@@ -18,9 +17,11 @@ from ckptools.rules.selection import chosen
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.finding import Finding, Judgement
+from ckptools.types.measurements import Measurements
 from ckptools.types.wording import say
 from ckptools.workflows.find import candidates
 from ckptools.workflows.outcome import Outcome
+from ckptools.workflows.subject import subject
 from ckptools.workflows.timeline_steps import Step, Walk, together
 
 _SHOWN = 30
@@ -204,8 +205,9 @@ def timeline(
 ) -> Timeline:
     """Follow the series of checkpoints in ``paths``: files, or folders that hold some.
 
-    Every file is measured as it is compared with its predecessor, and read again for its
-    successor; what that gave is kept, so that a second look reads headers only.
+    Files of measurements may stand in for checkpoints.  Every file is measured as it is compared
+    with its predecessor, and read again for its successor; what that gave is kept, so that a
+    second look reads headers only.
 
     Parameters
     ----------
@@ -216,7 +218,7 @@ def timeline(
     ------
     OpenError: there is no readable checkpoint.
     """
-    opened, unreadable = _opened(_files(paths))
+    opened, kept, unreadable = _opened(_files(paths))
     if not opened:
         raise OpenError(
             "no readable checkpoint", where=", ".join(os.fspath(path) for path in paths)
@@ -229,7 +231,7 @@ def timeline(
         "baseline": list(baseline),
     }
     rules |= {"limits": dict(limits or {})}
-    walk, steps = Walk(rules, cached), []
+    walk, steps = Walk(rules, cached, kept), []
     for index, checkpoint in enumerate(found.ordered):
         steps.append(walk.step(checkpoint))
         if progress is not None:
@@ -271,14 +273,24 @@ def _files(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def _opened(files: Sequence[Path]) -> tuple[list[Checkpoint], list[tuple[str, str]]]:
-    opened, unreadable = [], []
+def _opened(
+    files: Sequence[Path],
+) -> tuple[list[Checkpoint], dict[str, Measurements], list[tuple[str, str]]]:
+    """Return the checkpoints, the measurements of those that are only measured, and the rest."""
+    opened: list[Checkpoint] = []
+    kept: dict[str, Measurements] = {}
+    unreadable = []
     for path in files:
         try:
-            opened.append(layouts.open(path))
+            checkpoint, measurements = subject(path)
         except CkptoolsError as error:
             unreadable.append((str(path), error.message))
-    return opened, unreadable
+            continue
+        if measurements is not None:
+            checkpoint = replace(checkpoint, path=os.fspath(path))
+            kept[checkpoint.path] = measurements
+        opened.append(checkpoint)
+    return opened, kept, unreadable
 
 
 def _not_judged(found: Series, steps: Sequence[Step]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ckptools.compare import cache
 from ckptools.compare.changes import compare, own_states
+from ckptools.compare.measured import compare_measures
 from ckptools.rules import judge
 from ckptools.stats.measure import measure
 from ckptools.types.change import Change
@@ -50,12 +51,21 @@ class Step:
 
 @dataclass
 class Walk:
-    """Goes through a series, oldest first; ``rules`` is what :func:`ckptools.rules.judge` takes."""
+    """Goes through a series, oldest first.
+
+    Attributes
+    ----------
+    rules: what :func:`ckptools.rules.judge` takes.
+    cached: whether results are taken from the cache and kept there.
+    kept: measurements by path, of files that hold nothing else.
+    """
 
     rules: Mapping[str, Any]
     cached: bool = True
+    kept: Mapping[str, Measurements] = field(default_factory=dict)
     past: list[tuple[Checkpoint, Step]] = field(default_factory=list)
     identities: list[str | None] = field(default_factory=list)
+    measured: dict[str, Measurements] = field(default_factory=dict)
 
     def step(self, checkpoint: Checkpoint) -> Step:
         """Return the next checkpoint's result, from the cache where it is there."""
@@ -73,7 +83,8 @@ class Walk:
 
     def _name(self, checkpoint: Checkpoint) -> str | None:
         """Return the key of a result, which depends on everything before."""
-        self.identities.append(cache.identity(checkpoint.container))
+        known = checkpoint.path in self.kept  # nothing tells such a file from another
+        self.identities.append(None if known else cache.identity(checkpoint.container))
         if not all(self.identities):
             return None
         places = [*(one.path for one, _ in self.past[-1:]), checkpoint.path]
@@ -81,9 +92,9 @@ class Walk:
         return cache.key("timeline", self.identities, places, run, dict(self.rules))
 
     def _judged(self, checkpoint: Checkpoint) -> tuple[Checkpoint, Step]:
-        change = compare(self.past[-1][0], checkpoint) if self.past else None
+        change = self._change(checkpoint) if self.past else None
         named = checkpoint if change is None else change.b
-        measurements = measure(named)
+        measurements = self._measures(named)
         evidence = Evidence(
             named,
             measurements,
@@ -104,6 +115,23 @@ class Walk:
             tuple((*key, one.digest) for key, one in measurements.tensors.items() if one.digest),
         )
         return named, step
+
+    def _change(self, checkpoint: Checkpoint) -> Change:
+        """Return the comparison with the checkpoint before, by measures where one has no more."""
+        before = self.past[-1][0]
+        if before.path in self.kept or checkpoint.path in self.kept:
+            sides = (before, self._measures(before)), (checkpoint, self._measures(checkpoint))
+            return compare_measures(*sides)
+        return compare(before, checkpoint)
+
+    def _measures(self, checkpoint: Checkpoint) -> Measurements:
+        """Return the measurements of a checkpoint; those of the newest are at hand."""
+        path = checkpoint.path
+        if path in self.kept:
+            return self.kept[path]
+        if path not in self.measured:
+            self.measured = {path: measure(checkpoint)}
+        return self.measured[path]
 
 
 def _placed(finding: Finding, checkpoint: Checkpoint) -> Finding:

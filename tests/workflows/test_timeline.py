@@ -11,6 +11,7 @@ from ckptools.cli import main as cli
 from ckptools.errors import OpenError
 from ckptools.report import media, render
 from ckptools.workflows import timeline_steps as module
+from ckptools.workflows.inspect import inspect
 from ckptools.workflows.timeline import timeline
 from tests.builders.pairs import FC1, noise, run, weight
 from tests.builders.shared import shared
@@ -138,6 +139,20 @@ def test_a_real_series_tells_its_epochs_by_its_counters() -> None:
     assert [one["epoch"] for one in document["checkpoints"]] == [10, 20, 30, 40]
     assert document["relations"] == ["same-run"] * 3
     assert [f for f in found.findings if f.confidence != "hint"] == []
+
+
+def test_measurements_stand_in_for_files(folder: Path, tmp_path: Path) -> None:
+    kept = [tmp_path / f"measures_{epoch}" for epoch in (1, 2)]
+    for epoch, path in enumerate(kept, 1):
+        inspect(folder / f"checkpoint_epoch_{epoch}.pth", save_measures=path)
+    found = timeline(*kept, folder / "checkpoint_epoch_3.pth", folder / "checkpoint_epoch_4.pth")
+    assert [one.run.epoch for one in found.series.ordered] == [1, 2, 3, 4]
+    assert [step.relation for step in found.steps[1:]] == ["same-run"] * 3
+    rows = found.rows_of_modules()
+    assert all(None not in row["l2_norm"] for row in rows)
+    assert all(row["relative_change"][:3] == [None] * 3 for row in rows)
+    assert all(row["relative_change"][3] for row in rows)
+    assert found.onset is None
 
 
 def test_order_from_names(tmp_path: Path) -> None:
