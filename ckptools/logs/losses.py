@@ -21,7 +21,7 @@ SIMPLE = (
     1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.5, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0,
     100.0,
 )  # fmt: skip
-#: entries that narrow a search down before all of them are asked
+#: entries that a search of all simple numbers is trusted to have told
 _FEW = 16
 #: terms that can be searched; beyond that chance reproduces any total
 MOST_SEARCHED = 4
@@ -46,16 +46,17 @@ class Equations:
     totals: Array
     total_units: Array
 
-    @property
-    def columns(self) -> tuple[Array, Array, Array, Array]:
-        """Values, units, totals and their units."""
-        return self.values, self.units, self.totals, self.total_units
-
     def slack(self, weights: Array) -> Array:
         """Return how far each total may lie from its terms by rounding alone."""
         tiny = 1e-6 * np.abs(self.totals)  # logs average in single precision
         rounding: Array = 0.5 * (self.total_units + self.units @ np.abs(weights)) + tiny
         return rounding
+
+    def hits(self, weights: Array, entry: int) -> NDArray[np.bool_]:
+        """Return which rows of ``weights`` reproduce one total to its printed precision."""
+        total = self.totals[entry]
+        slack = 0.5 * (self.total_units[entry] + weights @ self.units[entry]) + 1e-6 * abs(total)
+        return np.asarray(np.abs(weights @ self.values[entry] - total) <= slack, np.bool_)
 
     def fits(self, weights: Array) -> bool:
         """Return whether ``weights`` reproduce every total to its printed precision."""
@@ -175,16 +176,16 @@ def _search(equations: Equations) -> list[Array]:
     if unknowns > MOST_SEARCHED:
         return []
     simple = np.array(SIMPLE)
-    every = max(1, len(equations.totals) // _FEW)
-    some = Equations(equations.terms, *(one[::every] for one in equations.columns))
-    grids = np.array(list(product(range(len(simple)), repeat=unknowns - 1)), dtype=np.int64)
-    grids = grids.reshape(len(simple) ** (unknowns - 1), unknowns - 1)
+    first = list(product(SIMPLE, repeat=unknowns - 1))
     found = []
     for last in simple:
-        weights = np.column_stack([simple[grids], np.full(len(grids), last)])
-        off = np.abs(weights @ some.values.T - some.totals)
-        slack = 0.5 * (weights @ some.units.T + some.total_units) + 1e-6 * np.abs(some.totals)
-        found += [one for one in weights[np.all(off <= slack, axis=1)] if equations.fits(one)]
+        weights = np.column_stack(
+            [np.array(first).reshape(len(first), -1), np.full(len(first), last)]
+        )
+        for entry in range(len(equations.totals)):
+            if len(weights):
+                weights = weights[equations.hits(weights, entry)]
+        found += list(weights)
     return sorted(found, key=_complexity)
 
 
