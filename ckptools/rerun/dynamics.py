@@ -30,6 +30,7 @@ from ckptools.rerun.machine import Machine
 from ckptools.rerun.task import Task, breaks_down
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.verdict import ArmResult, Trial
+from ckptools.types.wording import say
 
 STEPS = 12
 SEEDS = (0, 1, 2, 3)
@@ -218,9 +219,13 @@ def _started(
         new = initial(arm.task or task, seed)
         put(trained, {name: new[name] for name in arm.fresh})
     left, made = len(arm.weights) - len(fits), len(shapes) - len(fits)
-    notes = [f"{left} tensors of the checkpoint have no place in the model"] if left else []
+    notes = (
+        [say("{left} tensors of the checkpoint have no place in the model", left=left)]
+        if left
+        else []
+    )
     if trained is not model and made:
-        notes.append(f"{made} tensors of the model are as the task builds them")
+        notes.append(say("{made} tensors of the model are as the task builds them", made=made))
     return trained, tuple(notes)
 
 
@@ -283,7 +288,7 @@ def _loaded(
     rates = [group["lr"] for group in optimizer.param_groups]
     notes = load_state(saved, model, optimizer)
     if scheduler is None:
-        return (*notes, "no schedule was saved: learning rates stay as saved")
+        return (*notes, say("no schedule was saved: learning rates stay as saved"))
     if fresh:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate

@@ -51,8 +51,15 @@ class Fit:
 
     def notes(self) -> list[str]:
         """Return what did not fit and what was not needed, a sentence each."""
-        kept = f"{len(self.frozen)} frozen tensors are not in the checkpoint: as the task builds"
-        return self.problems() + ([f"{kept} them, e.g. {self.frozen[0]}"] if self.frozen else [])
+        if not self.frozen:
+            return self.problems()
+        kept = say(
+            "{number} frozen tensors are not in the checkpoint: as the task builds them, "
+            "e.g. {name}",
+            number=len(self.frozen),
+            name=self.frozen[0],
+        )
+        return [*self.problems(), kept]
 
     def problems(self) -> list[str]:
         """Return what did not fit, a sentence each."""
@@ -327,7 +334,11 @@ def load_state(
         group.update({k: v for k, v in settings.items() if k in group and k not in _IMPLEMENTATION})
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     left = len(saved.slots) - len(state)
-    return (f"the optimizer state of {left} parameters does not fit the model",) if left else ()
+    return (
+        (say("the optimizer state of {left} parameters does not fit the model", left=left),)
+        if left
+        else ()
+    )
 
 
 def _copied(value: Any) -> Any:

@@ -35,7 +35,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     if verdict.cause != "learning-rate":
         return
     yield found(
-        "learning rates",
+        say("learning rates"),
         say("the learning rates are to blame, not the checkpoint: {reason}", reason=verdict.reason),
         evidence={"effect": verdict.effect},
         advice=again(evidence.experiment, "--arm", "lr=x0.1"),

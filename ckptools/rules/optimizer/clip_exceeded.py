@@ -48,7 +48,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
     assert evidence.checkpoint is not None
     assert evidence.measurements is not None
-    stated = ("the limit set for this rule", limit)
+    stated: tuple[str, float] = (say("the limit set for this rule"), limit)
     saved = limit_in(evidence.checkpoint.run)
     if limit <= 0:
         if saved is None:

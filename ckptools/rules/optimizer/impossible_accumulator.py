@@ -14,10 +14,10 @@ from ckptools.types.finding import Finding
 from ckptools.types.wording import say
 
 _SAYS = {
-    "adamax-moment": "exp_avg is larger than exp_inf allows",
-    "rmsprop-buffer": "momentum_buffer is larger than any gradients make it",
-    "adagrad-start": "sum is below initial_accumulator_value",
-    "amsgrad-maximum": "max_exp_avg_sq is below exp_avg_sq, whose maximum it is",
+    "adamax-moment": say("exp_avg is larger than exp_inf allows"),
+    "rmsprop-buffer": say("momentum_buffer is larger than any gradients make it"),
+    "adagrad-start": say("sum is below initial_accumulator_value"),
+    "amsgrad-maximum": say("max_exp_avg_sq is below exp_avg_sq, whose maximum it is"),
 }
 
 

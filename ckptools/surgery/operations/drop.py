@@ -111,7 +111,7 @@ def _notes(
     for tensor in tensors:
         if tensor.stack is not None and tensor.block is not None:
             counts.setdefault(tensor.stack, set()).add(tensor.block)
-    notes = []
+    notes: list[str] = []
     for stack in dict.fromkeys(stack for stack, _ in sorted(gone) if stack in counts):
         before = len(counts[stack])
         alike = [

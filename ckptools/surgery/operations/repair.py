@@ -279,15 +279,15 @@ class _Repair:
             yield (
                 name,
                 say(
-                    "{count} values {word}",
+                    "{count} values {words}",
                     count=count,
-                    word=self.words(given) if given or not second else "usual",
+                    words=self.words(given) if given or not second else say("usual"),
                 ),
             )
 
     def words(self, given: TensorRef | None) -> str:
         """Say where replaced values come from."""
-        return say("from {path}", path=self.donor.path) if given is not None else "zero"
+        return say("from {path}", path=self.donor.path) if given is not None else say("zero")
 
     def fill(self, ref: TensorRef, given: TensorRef | None, value: float, negative: bool) -> None:
         """Replace the bad values of a tensor, element by element."""
