@@ -9,6 +9,7 @@ import pytest
 
 from ckptools.errors import OpenError, UnknownFormat
 from ckptools.logs import read
+from ckptools.logs.gradients import warnings_of
 from tests.builders.shared import shared
 from tests.builders.training_records import LAYERS, RECORD, log_of
 
@@ -125,3 +126,38 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
     with pytest.raises(OpenError):
         read(tmp_path / "missing.log")
+
+
+def test_configurations_are_no_values() -> None:
+    text = (
+        "Namespace(lr=0.0005, batch_size=2, loss_pts=5.0)\n"
+        "optimizer = dict(type='AdamW', lr=0.0005)\n"
+        "batch_size: 16\nnum_workers=4\nloss_weight: 2.0\nseed: 0\n"
+        "Epoch 1 loss: 0.5\n"
+    )
+    assert triples(text) == [(1.0, "total", 0.5)]
+
+
+def test_values_under_a_carriage_return_are_each_read() -> None:
+    text = "".join(f"\rEpoch 1: step {i}/9 loss: {i}.5" for i in range(20)) + "\n"
+    log = log_of(text)
+    assert [one.step for one in log] == list(range(20))
+    assert log.segments == 1
+
+
+def test_warnings_that_are_printed_one_by_one_are_counted() -> None:
+    lines = []
+    for step in range(200):
+        lines.append(f"step {step} loss: {1 + step / 7:.3f}")
+        if step % 5 == 0:
+            lines.append(f"⚠️ gradient warning at step {step}: grad_norm={2500 + step}.5")
+    found = warnings_of(log_of("\n".join(lines)))
+    assert found is not None
+    assert (found.count, found.steps, found.interval) == (40, 200, 5)
+    assert found.share_of_checks == 1.0
+    del lines[-8:]
+    lines = [one for one in lines if "step 100:" not in one or "warning" not in one]
+    found = warnings_of(log_of("\n".join(lines)))
+    assert found is not None
+    assert found.share_of_checks is not None
+    assert found.share_of_checks < 1.0

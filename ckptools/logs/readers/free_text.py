@@ -54,7 +54,13 @@ _GUESS = re.compile(r"假设|原因|hypothes|possible cause|待验证|to be chec
 _QUESTION = re.compile(r"^\s*[-*]\s*\[[ xX]\]")
 _RATES = re.compile(r"^\W*(?:学习率|learning rates)\s*[:：]", re.I)
 _SETTING = re.compile(
-    r"clip|警告|warning|权重|weight|比例|ratio|steps?$|范围|典型|时间|time$|seed", re.I
+    r"clip|警告|warning|权重|weight|比例|ratio|steps?$|范围|典型|时间|time$|seed|"
+    r"^(?:batch_?size|num_\w+|n_\w+|\w*workers|world_size|rank|port|hidden\w*|dropout|betas?|eps)$",
+    re.I,
+)
+#: the beginning of a printed configuration
+_CONFIGURATION = re.compile(
+    r"\b(?:Namespace|dict|Config\w*|TrainingArguments|\w+Optimizer|AdamW?)\("
 )
 _WARNING = re.compile(r"梯度警告|grad(?:ient)?(?:[_ -]?norm)?[_ -]?warning", re.I)
 #: flags of a line: its epoch holds on, its step is a remark, it states something
@@ -131,6 +137,8 @@ def _said(text: str) -> Said:
     pairs = list(_PAIR.finditer(text, layer.end() if layer else 0))
     given = {_last_word(pair[1]): pair.span(2) for pair in pairs}
     pairs = [pair for pair in pairs if _is_value(pair[1])]
+    if _CONFIGURATION.search(text):
+        pairs = []
     step, iter = STEP.search(text), _ITER.search(text)
     remark = step is not None and text[: step.start()].rstrip()[-1:] in ("(", "（")
     holds = found is not None and _BEFORE_EPOCH.fullmatch(text[: found.start()]) is not None
