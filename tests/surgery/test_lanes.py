@@ -15,16 +15,12 @@ from ckptools.workflows.operate import operate
 MODULE = "decoder.layers.0"
 
 
-def task() -> Lanes:
-    return Lanes({"size": "small"})
-
-
-def resumed(path: Path | str, *, strict: bool = True) -> tuple[torch.nn.Module, Any]:
+def resumed(path: Path | str, **settings: Any) -> tuple[torch.nn.Module, Any]:
     """Build, load model and optimizer as a trainer does, and train one step."""
-    lanes, saved = task(), load(path)
+    lanes, saved = Lanes({"size": "small", **settings}), load(path)
     model = lanes.build()
     weights = {k.removeprefix("module."): v for k, v in saved["model_state_dict"].items()}
-    model.load_state_dict(weights, strict=strict)
+    model.load_state_dict(weights, strict=True)
     evaluated = lanes.evaluate(model.eval())
     optimizer = lanes.optimizer(model)
     scheduler = lanes.scheduler(optimizer)
@@ -41,21 +37,46 @@ def resumed(path: Path | str, *, strict: bool = True) -> tuple[torch.nn.Module, 
     return model, evaluated
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("reset", {"module": MODULE, "optimizer": "warm"}),
-        ("blend", {"module": MODULE, "shrink": 0.5, "amount": 0.1}),
-        ("cast", {"dtype": "bfloat16"}),
-        ("assign", {"lr": "x0.1", "step": 10}),
-        ("reset-optimizer", {"moments": "second"}),
-    ],
-)
+OPERATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("assign", {"lr": "x0.1", "step": 10}, {}),
+    ("blend", {"module": MODULE, "shrink": 0.5, "amount": 0.1}, {}),
+    ("blend", {"module": MODULE, "from_checkpoint": "EARLIER"}, {}),
+    ("cast", {"dtype": "bfloat16"}, {}),
+    ("drop", {"module": r"re:^decoder\.(layers|\w+_branches)\.[135]\."}, {"blocks": 3}),
+    ("rename", {"module": "decoder", "to": "head"}, {}),
+    ("repair", {"from_checkpoint": "EARLIER"}, {}),
+    ("rescale", {"module": MODULE, "optimizer": "reset"}, {}),
+    ("reset", {"module": MODULE, "optimizer": "warm", "match_scale": True}, {}),
+    ("reset", {"module": MODULE, "from_checkpoint": "FIRST"}, {}),
+    ("reset-optimizer", {"moments": "second"}, {}),
+    ("reset-optimizer", {}, {}),
+    ("strip", {"part": "optimizer"}, {}),
+    ("transplant", {"module": MODULE, "from_checkpoint": "EARLIER"}, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "settings"), OPERATIONS)
 def test_the_result_resumes(
-    name: str, options: dict[str, Any], lanes_run: Path, tmp_path: Path
+    name: str, options: dict[str, Any], settings: dict[str, Any], lanes_run: Path, tmp_path: Path
 ) -> None:
-    operate(name, lanes_run / "checkpoint_epoch_3.pth", tmp_path / "new.pth", **options)
-    resumed(tmp_path / "new.pth")
+    source = lanes_run / "checkpoint_epoch_3.pth"
+    epochs = {"EARLIER": 2, "FIRST": 0}
+    filled = {
+        key: str(lanes_run / f"checkpoint_epoch_{epochs[value]}.pth") if value in epochs else value
+        for key, value in options.items()
+    }
+    if name == "repair":
+        saved = load(source)
+        saved["model_state_dict"][f"module.{MODULE}.linear1.weight"][0, :3] = float("nan")
+        source = tmp_path / "sick.pth"
+        torch.save(saved, source)
+    operate(name, source, tmp_path / "new.pth", **filled)
+    if name == "rename":
+        back = {"module": options["to"], "to": options["module"]}
+        operate("rename", tmp_path / "new.pth", tmp_path / "back.pth", **back)
+        assert load(tmp_path / "new.pth").keys() == load(source).keys()
+        (tmp_path / "back.pth").replace(tmp_path / "new.pth")
+    resumed(tmp_path / "new.pth", **settings)
 
 
 def test_a_transplant_from_the_epoch_before_cures(lanes_run: Path, tmp_path: Path) -> None:
