@@ -15,14 +15,15 @@ from ckptools.compare.changes import Progress, compare, own_states
 from ckptools.compare.measured import compare_measures
 from ckptools.errors import SettingsError
 from ckptools.rules import judge
+from ckptools.rules.needs import NEEDS
 from ckptools.rules.selection import chosen
 from ckptools.stats.measure import measure
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
 from ckptools.types.change import Change, Match, Relation
 from ckptools.types.checkpoint import Checkpoint, WeightSet
 from ckptools.types.evidence import Evidence
-from ckptools.types.finding import Finding
-from ckptools.types.wording import join, say
+from ckptools.types.finding import Finding, Judgement
+from ckptools.types.wording import join, say, verbatim
 from ckptools.workflows.model import pair_named_by_model
 from ckptools.workflows.outcome import Outcome
 from ckptools.workflows.subject import subject
@@ -146,7 +147,7 @@ class Diff:
                 say(
                     "{kind} ({confidence}): {meaning}",
                     kind=relation.kind,
-                    confidence=relation.confidence,
+                    confidence=verbatim(relation.confidence),
                     meaning=_MEANINGS[relation.kind],
                 ),
             ),
@@ -260,7 +261,7 @@ def diff(
         states=own_states(change),
         limits=dict(limits or {}),
     )
-    judgement = judge(evidence, select=select, ignore=ignore, baseline=baseline)
+    judgement = _explained(judge(evidence, select=select, ignore=ignore, baseline=baseline))
     outcome = Outcome(
         judgement,
         tuple(dict.fromkeys((*change.a.not_judged, *change.b.not_judged, *change.not_judged))),
@@ -269,6 +270,16 @@ def diff(
         len(chosen(select, ignore)) - len(judgement.skipped) - len(judgement.crashed),
     )
     return Diff(change, outcome)
+
+
+def _explained(judgement: Judgement) -> Judgement:
+    """Return the judgement with a better reason for the rules that look at one file alone."""
+    unmeasured = NEEDS["measurements"][1]
+    alone = say("they judge one file by itself: ckptools inspect, or ckptools timeline for a run")
+    skipped = (
+        replace(one, reason=alone) if one.reason == unmeasured else one for one in judgement.skipped
+    )
+    return replace(judgement, skipped=tuple(skipped))
 
 
 def _changed(

@@ -28,6 +28,25 @@ if TYPE_CHECKING:  # torch, which the other commands do without
 
 HYPOTHESIS = say("this checkpoint (weights or optimizer state) is damaged")
 _EXIT = {"refuted": 0, "supported": 1, "undecided": 3}
+#: codes of the document as words of the page
+_WORDS = {
+    "supported": say("supported"),
+    "refuted": say("refuted"),
+    "undecided": say("undecided"),
+    "weights": say("weights"),
+    "optimizer": say("optimizer"),
+    "learning-rate": say("learning-rate"),
+    "loss-weights": say("loss-weights"),
+    "data-or-code": say("data-or-code"),
+    "none": say("none"),
+    "environment": say("environment"),
+    "gap": say("gap"),
+    "restore-scan": say("restore-scan"),
+    "gradient-table": say("gradient-table"),
+    "knock-out": say("knock-out"),
+    "features": say("features"),
+    "dynamics": say("dynamics"),
+}
 _TONE = {"refuted": "good", "supported": "bad", "undecided": "caution"}
 
 
@@ -97,8 +116,8 @@ class Rerun:
             (say("earlier"), self.earlier or say("none given")),
             (say("task"), self.task),
             (say("hypothesis"), HYPOTHESIS),
-            (say("decision"), self.verdict.decision),
-            (say("cause"), self.verdict.cause),
+            (say("decision"), _WORDS.get(self.verdict.decision)),
+            (say("cause"), _WORDS.get(self.verdict.cause, self.verdict.cause)),
             (say("module"), self.verdict.module),
             (say("seconds"), f"{self.seconds:.1f}"),
         )
@@ -128,9 +147,16 @@ class Rerun:
             Column("evaluations", say("evaluations"), "integer"),
             Column("seconds", say("seconds"), "number"),
         )
-        blocks.append(Table(columns, tuple(self.rows()), say("The ladder")))
+        rungs = tuple(row | {"name": _WORDS.get(row["name"], row["name"])} for row in self.rows())
+        blocks.append(Table(columns, rungs, say("The ladder")))
         blocks += [
-            Paragraph(say("- {name}: {message}", name=rung.name, message=rung.message))
+            Paragraph(
+                say(
+                    "- {name}: {message}",
+                    name=_WORDS.get(rung.name, rung.name),
+                    message=rung.message,
+                )
+            )
             for rung in self.rungs
         ]
         if self.verdict.not_needed:

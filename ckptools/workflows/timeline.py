@@ -25,6 +25,13 @@ from ckptools.workflows.subject import subject
 from ckptools.workflows.timeline_steps import Step, Walk, together
 
 _SHOWN = 30
+#: what ordered the checkpoints, in words
+_ORDERS = {
+    "step": say("step"),
+    "epoch": say("epoch"),
+    "name": say("the number in the name"),
+    "given": say("as given"),
+}
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,11 @@ class Timeline:
         facts: list[tuple[str, Any]] = [
             (
                 say("checkpoints"),
-                say("{number}, ordered by {by}", number=len(ordered), by=self.series.by),
+                say(
+                    "{number}, ordered by {by}",
+                    number=len(ordered),
+                    by=_ORDERS.get(self.series.by, self.series.by),
+                ),
             ),
         ]
         if self.batches:
