@@ -42,7 +42,7 @@ OPERATIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("blend", {"module": MODULE, "shrink": 0.5, "amount": 0.1}, {}),
     ("blend", {"module": MODULE, "from_checkpoint": "EARLIER"}, {}),
     ("cast", {"dtype": "bfloat16"}, {}),
-    ("drop", {"module": r"re:^decoder\.(layers|\w+_branches)\.[135]\."}, {"blocks": 3}),
+    ("drop", {"module": r"re:^decoder\.(layers|\w+_branches)\.[135]"}, {"blocks": 3}),
     ("rename", {"module": "decoder", "to": "head"}, {}),
     ("repair", {"from_checkpoint": "EARLIER"}, {}),
     ("rescale", {"module": MODULE, "optimizer": "reset"}, {}),
