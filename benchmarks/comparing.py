@@ -133,7 +133,7 @@ def main() -> None:
         for path in pair:
             path.unlink()
     if options.epochs:
-        files = build(options.folder, options.megabytes, options.epochs, 1024)
+        files = build(options.folder, options.megabytes, options.epochs, 512)
         command = ckptools("timeline", *files)
         rows.append(row(f"timeline, {options.epochs} × {options.megabytes:g} MB", run(command), ""))
         rows.append(row("the same again", run(command), "2 s are the aim"))

@@ -35,6 +35,10 @@ NEEDS: dict[str, tuple[Callable[[Evidence], bool], str]] = {
     ),
     "earlier": (lambda evidence: bool(evidence.earlier), say("no earlier checkpoint was given")),
     "changes": (lambda evidence: bool(evidence.changes), say("nothing was compared with it")),
+    "before": (
+        lambda evidence: bool(evidence.before),
+        say("no update before the last one is known (ckptools timeline)"),
+    ),
     "states": (
         lambda evidence: evidence.states is not None,
         say("optimizer states were not held against their bounds"),

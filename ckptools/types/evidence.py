@@ -21,6 +21,8 @@ class Evidence:
     checksums: faults that the checksum pass found; None when it was not made.
     earlier: earlier checkpoints of the run with their measures, nearest first.
     changes: comparisons against the earlier ones, nearest first.
+    before: what had moved on the way to the nearest earlier checkpoint, a row per module with
+        ``set``, ``name``, ``relative_change``, ``norm_a`` and ``steps`` of that way.
     states: each optimizer state held against the bounds that one file allows
         (:class:`~ckptools.types.change.StateChange`); None when that was not done.
     log: records of the training log.
@@ -33,6 +35,7 @@ class Evidence:
     checksums: tuple[Fault, ...] | None = None
     earlier: tuple[Any, ...] = ()
     changes: tuple[Any, ...] = ()
+    before: tuple[Any, ...] = ()
     states: tuple[Any, ...] | None = None
     log: Any = None
     experiment: Any = None

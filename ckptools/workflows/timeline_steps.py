@@ -6,7 +6,7 @@ so that a second look reads headers only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ckptools.stats.measure import measure
 from ckptools.types.change import Change
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
-from ckptools.types.finding import Crashed, Finding, Skipped
+from ckptools.types.finding import Crashed, Finding, Judgement, Skipped
 from ckptools.types.measurements import Measurements, Statistics
 from ckptools.types.wording import pack, say, unpack
 from ckptools.workflows.diff import Diff
@@ -100,6 +100,7 @@ class Walk:
             measurements,
             earlier=tuple(_earlier(one, step) for one, step in self.past[: -_PAST - 1 : -1]),
             changes=() if change is None else (change,),
+            before=self.past[-1][1].modules if self.past else (),
             states=None if change is None else own_states(change),
             limits=self.rules["limits"],
         )
@@ -107,7 +108,7 @@ class Walk:
         judgement = judge(evidence, **chosen)
         step = Step(
             None if change is None else change.relation.kind,
-            () if change is None else tuple(Diff(change, Outcome(judgement)).modules()),
+            () if change is None else tuple(_rows(change, judgement)),
             tuple(_placed(finding, named) for finding in judgement.findings),
             judgement.skipped,
             judgement.crashed,
@@ -144,6 +145,12 @@ def _placed(finding: Finding, checkpoint: Checkpoint) -> Finding:
     )
     place = {"checkpoint": checkpoint.path, "epoch": epoch}
     return replace(finding, message=message, evidence=finding.evidence | place)
+
+
+def _rows(change: Change, judgement: Judgement) -> Iterator[dict[str, Any]]:
+    """Iterate over the rows of modules, each with the steps of the way."""
+    for row in Diff(change, Outcome(judgement)).modules():
+        yield row | {"steps": change.relation.steps_between}
 
 
 def _not_judged(checkpoint: Checkpoint, change: Change | None) -> tuple[str, ...]:

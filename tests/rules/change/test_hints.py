@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import hypot
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,34 @@ def test_a_negated_first_moment() -> None:
     ]
     sick = replace(found, changes=(replace(change, states=tuple(lost)),))
     assert codes(sick, "CHG209") == [FC1]
+
+
+def rows(factor: float) -> tuple[dict[str, object], ...]:
+    """Return what moved before the healthy pair, ``factor`` times as little."""
+    (change,) = evidence().changes
+    sizes: dict[tuple[str, str], list[float]] = {}
+    for match in change.matches:
+        moved = (match.relative_change or 0.0) * (match.norm_a or 0.0)
+        sizes.setdefault((match.set, match.module), []).append(moved)
+    return tuple(
+        {"set": set_, "name": name, "relative_change": hypot(*moved) / factor, "norm_a": 1.0,
+         "steps": 12}
+        for (set_, name), moved in sizes.items()
+    )  # fmt: skip
+
+
+def test_an_update_that_jumped() -> None:
+    healthy = evidence()
+    assert codes(replace(healthy, before=rows(1.5)), "CHG210") == []
+    assert codes(replace(healthy, before=rows(20.0)), "CHG210") == ["model"]
+    (first, *rest) = rows(1.0)
+    small = first | {"relative_change": 0.05 * float(str(first["relative_change"]))}
+    assert codes(replace(healthy, before=(small, *rest)), "CHG210") == [first["name"]]
+    longer = tuple(row | {"steps": 1} for row in rows(12.0))
+    assert codes(replace(healthy, before=longer), "CHG210") == []
+
+
+def test_a_healthy_run_never_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    found = timeline(*run()[1:], select=["CHG207", "CHG208", "CHG209", "CHG210"])
+    assert found.findings == ()
