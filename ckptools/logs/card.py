@@ -98,13 +98,13 @@ def _schedule(table: dict[str, Any]) -> Schedule:
     unknown = set(table) - {one.name for one in fields(Schedule)}
     if unknown:
         raise ValueError(f"a schedule has no {', '.join(sorted(unknown))}")
-    given = {name: value if name in ("key", "kind", "unit") else _numbers(value)
-             for name, value in table.items()}  # fmt: skip
+    given: dict[str, Any] = {
+        name: str(value) if name in ("key", "kind", "unit") else value
+        for name, value in table.items()
+    }
+    for name in set(given) - {"key", "kind", "unit"}:
+        given[name] = _floats(given[name]) if name == "milestones" else float(given[name])
     return Schedule(**given)
-
-
-def _numbers(value: Any) -> Any:
-    return _floats(value) if isinstance(value, list) else float(value)
 
 
 def _positive(value: Any) -> float | None:

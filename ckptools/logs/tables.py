@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ckptools.logs.losses import Equations
 from ckptools.logs.terms import is_loss
 from ckptools.logs.trends import series_of
-from ckptools.types.records import UNKNOWN, Log
+from ckptools.types.records import UNKNOWN, Log, Part
 
 #: entries used to recover weights; more add no digits
 MOST_ENTRIES = 2000
@@ -170,13 +170,21 @@ def tables_of(log: Log) -> Tables:
     names = ("run", "row", "epoch", "layer", "term", "value", "unit")
     found: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for part in log.parts:
-        pieces = (part.row % stride == 0) | (part.row > last - MOST_ENTRIES)
-        phase, *columns = log.columns(part, "phase", *names)
-        chosen = np.repeat(pieces, log.sizes(part)) & (phase == train)
+        some = _chosen(log, part, (part.row % stride == 0) | (part.row > last - MOST_ENTRIES))
+        phase, *columns = log.columns(some, "phase", *names)
         for name, column in zip(names, columns, strict=True):
-            found[name].append(column[chosen])
+            found[name].append(column[phase == train])
     joined = {n: np.concatenate(some) if some else np.empty(0, int) for n, some in found.items()}
     return _table(log, joined)
+
+
+def _chosen(log: Log, part: Part, pieces: NDArray[np.bool_]) -> Part:
+    """Return a part with some of its pieces."""
+    if pieces.all():
+        return part
+    values = np.repeat(pieces, log.sizes(part))
+    columns = {one.name: getattr(part, one.name) for one in fields(Part)}
+    return Part(**{n: c[values if n in ("value", "digit") else pieces] for n, c in columns.items()})
 
 
 def _table(log: Log, columns: dict[str, NDArray[Any]]) -> Tables:
