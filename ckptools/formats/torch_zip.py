@@ -100,10 +100,16 @@ class _Archive:
     records: list[Record] = field(default_factory=list)
     globals: list[GlobalUse] = field(default_factory=list)
     not_judged: list[str] = field(default_factory=list)
+    checksums: bool = True
 
     def container(self) -> Container:
         """Return everything that the archive says."""
         entries = self.directory.entries
+        if not any(entry.crc32 for entry in entries if entry.size):
+            self.checksums = False
+            self.not_judged.append(
+                say("checksums: it was written without any (torch can leave them out)")
+            )
         self.prefix = _prefix(entries, self.source, self.faults)
         named = {entry.name: entry for entry in entries}  # the last of duplicates, as torch does
         metadata = self.read_texts(named)
@@ -185,7 +191,7 @@ class _Archive:
             entry.size if entry.readable else 0,
             self.byteorder,
             entry.compressed if entry.method == DEFLATED else None,
-            entry.crc32,
+            entry.crc32 if self.checksums else None,
         )
 
     def read_record(self, entry: Entry, longest: int) -> bytes:
@@ -198,7 +204,7 @@ class _Archive:
         data = self.source.read_at(entry.payload, entry.compressed)
         if entry.method == DEFLATED:
             data = self.inflate(data, entry, longest)
-        if zlib.crc32(data) != entry.crc32:
+        if self.checksums and zlib.crc32(data) != entry.crc32:
             message = say("its bytes do not fit its CRC-32")
             self.faults.add("crc-mismatch", entry.name, message, stated=entry.crc32)
         return data

@@ -75,6 +75,8 @@ def _record(container: Container, record: Record, payload: Fresh) -> list[tuple[
         )
     if payload.length == 0:
         return []
+    if storage.crc32 is None:  # written without checksums: they stay left out
+        return [(storage.start, payload)]
     checked = _Checked(payload)
     crc = Fresh(4, checked.field)
     places = [place for place in _crc_places(storage.source, record) if place is not None]

@@ -263,3 +263,22 @@ def test_requests_that_do_not_fit_say_so_and_write_nothing(healthy: Path, tmp_pa
         "checkpoint_epoch_5.reset.pth",
         "other.pth",
     ]
+
+
+def test_a_file_without_checksums_is_as_healthy_as_any(tmp_path: Path) -> None:
+    weights = {"a.weight": torch.randn(4, 4), "b.weight": torch.ones(4, 4)}
+    usual = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(weights, tmp_path / "plain.pth")
+    finally:
+        torch.serialization.set_crc32_options(usual)
+    operate("rescale", tmp_path / "plain.pth", tmp_path / "twice.pth", module="a", factor=2.0)
+    operate("rename", tmp_path / "plain.pth", tmp_path / "other.pth", module="a", to="c")
+    for name, value in (("twice.pth", "a.weight"), ("other.pth", "c.weight")):
+        new = torch.load(tmp_path / name, weights_only=True)
+        factor = 2.0 if value[0] == "a" else 1.0
+        assert torch.equal(new[value], factor * weights["a.weight"])
+        assert torch.equal(new["b.weight"], weights["b.weight"])
+        undo(tmp_path / f"{name[:-4]}.receipt.json", tmp_path / "back.pth", force=True)
+        assert sha(tmp_path / "back.pth") == sha(tmp_path / "plain.pth")
