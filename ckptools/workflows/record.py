@@ -211,11 +211,13 @@ def _warnings(found: Audit, epoch: _Epoch) -> str:
 
 def _rates(log: Log, epoch: _Epoch) -> Iterator[str]:
     """Yield the last learning rate of each group."""
+    terms = log.pick("term", epoch.index)
+    values = log.pick("value", epoch.index)
     rates = {}
-    for number in epoch.index:
-        one = log[int(number)]
-        if one.term == "lr" or one.term.startswith("lr/"):
-            rates[one.term] = one.value
+    for number in np.unique(terms):
+        term = log.terms[int(number)]
+        if term == "lr" or term.startswith("lr/"):
+            rates[term] = float(values[np.flatnonzero(terms == number)[-1]])
     if not rates:
         return
     yield say("\n### Learning rates\n")
@@ -313,34 +315,57 @@ def _last_epoch(log: Log, phase: str) -> _Epoch:
     if phase not in log.phases:
         empty = np.empty(0, np.int64)
         return _Epoch(None, empty, empty)
-    index = np.flatnonzero(log.phase == log.phases.index(phase))
-    losses = np.array([is_loss(term) or term.endswith("total") for term in log.terms], np.bool_)
-    held = losses[log.term[index]] if phase == "train" else np.ones(len(index), np.bool_)
-    epochs = log.epoch[index]
-    known = epochs[held & ~np.isnan(epochs)]
-    number = float(known.max()) if len(known) else None
-    own = index[epochs == number] if number is not None else index
-    run = log.run[own]
-    own = own[run == run[-1]] if len(own) else own
-    return _Epoch(number, own, _full(log, own, losses))
+    wanted = log.phases.index(phase)
+    counts = np.array([is_loss(term) or term.endswith("total") for term in log.terms], np.bool_)
+    asked = counts if phase == "train" else np.ones(len(log.terms), np.bool_)
+    number = _largest(log, wanted, asked)
+    own, first = [np.empty(0, np.int64)], 0
+    for part in log.parts:
+        phases, epochs = log.columns(part, "phase", "epoch")
+        held = (phases == wanted) & (True if number is None else epochs == number)
+        own.append(first + np.flatnonzero(held))
+        first += len(part.value)
+    index = np.concatenate(own)
+    runs = log.pick("run", index)
+    index = index[runs == runs[-1]] if len(index) else index
+    return _Epoch(number, index, _full(log, index, counts))
+
+
+def _largest(log: Log, phase: int, asked: NDArray[np.bool_]) -> float | None:
+    """Return the largest epoch of a phase that has one of the terms asked for."""
+    largest = None
+    for part in log.parts:
+        phases, epochs, terms = log.columns(part, "phase", "epoch", "term")
+        known = epochs[(phases == phase) & asked[terms] & ~np.isnan(epochs)]
+        if len(known) and (largest is None or known.max() > largest):
+            largest = float(known.max())
+    return largest
 
 
 def _full(log: Log, index: _Indices, losses: NDArray[np.bool_]) -> _Indices:
     """Return the records of the entries that hold the most losses; a remark holds only one."""
-    rows = log.row[index]
-    entries, inverse = np.unique(rows, return_inverse=True)
-    held = np.bincount(inverse.ravel(), weights=losses[log.term[index]], minlength=len(entries))
-    return index[np.isin(rows, entries[held == held.max()])] if len(entries) else index
+    entries, inverse = np.unique(log.pick("row", index), return_inverse=True)
+    if not len(entries):
+        return index
+    held = np.bincount(inverse.ravel(), losses[log.pick("term", index)], len(entries))
+    full: _Indices = index[held[inverse.ravel()] == held.max()]
+    return full
 
 
 def _values(log: Log, index: _Indices) -> list[_Value]:
-    """Return each term and layer of some records, with the mean of its values."""
-    held: dict[tuple[str, int | None], list[tuple[float, float]]] = {}
-    for number in index:
-        one = log[int(number)]
-        if one.term not in _ELSEWHERE and not one.term.startswith("lr"):
-            held.setdefault((one.term, one.layer), []).append((one.value, one.unit))
-    return [
-        _Value(term, layer, float(np.mean([v for v, _ in pairs])), pairs[0][1], len(pairs))
-        for (term, layer), pairs in held.items()
-    ]
+    """Return each term and layer of some records in their order, with the mean of its values."""
+    if not len(index):
+        return []
+    names = np.stack([log.pick("term", index), log.pick("layer", index)])
+    distinct, first, inverse = np.unique(names, axis=1, return_index=True, return_inverse=True)
+    number = np.bincount(inverse.ravel())
+    mean = np.bincount(inverse.ravel(), log.pick("value", index)) / number
+    units = log.pick("unit", index)[first]
+    found = []
+    for place in np.argsort(first):
+        term, layer = log.terms[distinct[0, place]], int(distinct[1, place])
+        if term not in _ELSEWHERE and term != "lr" and not term.startswith("lr/"):
+            known = None if layer == UNKNOWN else layer
+            value, unit, count = float(mean[place]), float(units[place]), int(number[place])
+            found.append(_Value(term, known, value, unit, count))
+    return found
