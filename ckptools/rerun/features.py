@@ -147,11 +147,15 @@ def collapse(output: Tensor) -> float | None:
     return float(((summed - count) / (count * (count - 1))).mean())
 
 
-def likeness(one: Tensor, other: Tensor) -> float:
-    """Return linear CKA between two modules' outputs on the same samples, by Gram matrices."""
+def likeness(one: Tensor, other: Tensor) -> float | None:
+    """Return linear CKA between two modules' outputs on the same samples, by Gram matrices.
+
+    None where one of them puts out the same for all samples.
+    """
     a, b = (_gram(value) for value in (one, other))
     scale = float(a.norm() * b.norm())
-    return float((a * b).sum()) / scale if scale else 0.0
+    size = float(one.double().square().sum()) * float(other.double().square().sum())
+    return float((a * b).sum()) / scale if scale > 1e-12 * size**0.5 else None
 
 
 def _gram(output: Tensor) -> Tensor:

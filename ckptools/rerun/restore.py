@@ -26,6 +26,7 @@ LIMIT = 0.1
 _NEEDED = 0.15
 #: a module that closes less of the gap than this alone may have companions
 _WHOLE = 0.85
+_SLACK = 0.05
 #: so many modules may be damaged and still be named
 _NAMED = 3
 #: children of a node that are tried one by one; more are tried in runs first
@@ -127,8 +128,8 @@ def scan(
     here = path[-1]
     if len(here) > 1:
         here = search.back(here, own if len(path) == 1 else None)
-    elif search.share(here) < _WHOLE and len(path) > 2:
-        here = search.companions(path)
+    elif search.share(here) < _WHOLE:
+        here = search.companions(path, own)
     if not here:
         return Scan(swaps=tuple(search.swaps))
     share = search.share(here)
@@ -171,14 +172,16 @@ class _Search:
             path.append(top)
         return path
 
-    def companions(self, path: Sequence[Group]) -> Group:
+    def companions(self, path: Sequence[Group], own: float) -> Group:
         """Return the module found with others that are needed beside it, if that closes more."""
         alone = path[-1]
-        node = max(path[1:-1], key=self.share)
-        if self.share(node) - self.share(alone) <= _NEEDED:
+        shares = [closed(own, self.bad_loss, self.good_loss), *map(self.share, path[1:-1])]
+        enough = max(shares) - _SLACK
+        node = next(n for n in reversed(range(len(shares))) if shares[n] >= enough)
+        if shares[node] - self.share(alone) <= _NEEDED:
             return alone
         shams = dict(self.shams)
-        needed = self.back(node, None)
+        needed = self.back(path[node], own if node == 0 else None)
         if len(needed) > 1 and self.share(needed) - self.share(alone) > _NEEDED:
             return needed
         self.shams = shams

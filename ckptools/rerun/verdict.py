@@ -16,6 +16,7 @@ from ckptools.rerun.arms import Arm
 from ckptools.rerun.dynamics import SEEDS, STEPS, run_arm
 from ckptools.rerun.environment import environment
 from ckptools.rerun.evaluate import excess, seeded
+from ckptools.rerun.exchanges import exchanged
 from ckptools.rerun.explanation import explain
 from ckptools.rerun.features import feature_rung, features, outputs
 from ckptools.rerun.gap import TERM_LIMIT, Gap, certainly_larger, gap, worst_term
@@ -30,6 +31,10 @@ from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.verdict import RUNGS, ArmResult, Rung, Verdict
 from ckptools.types.wording import say
 
+#: what restoring a healthy part gained at most was .027 (log ratio), the least hidden damage .098
+_HIDDEN_GAIN = 0.06
+#: what such a part does at least to the earlier checkpoint, of which it may be half an epoch ahead
+_HIDDEN_HARM = 0.02
 _EARLIER = say("an earlier checkpoint of the run (--earlier)")
 
 
@@ -82,6 +87,7 @@ class Ladder:
         self.bad = self._read(self.checkpoint)
         self.good: dict[str, Tensor] = {}
         self.open_gap: Gap | None = None
+        self._unexplained = False
         self.suspected = {one: select(one, self.bad) for one in self.suspects}
         self._clear: list[str] = []
         self.modules = self._modules()
@@ -174,6 +180,7 @@ class Ladder:
             self.bad_terms = self.measuring.terms(self.bad)
             losses = self.bad_values["loss"], self.good_values["loss"]
             rung, self.open_gap = gap(*losses, self.bad_terms, self.good_terms)
+            self._unexplained = self.open_gap is not None
             return rung
 
         self._ask(question)
@@ -183,12 +190,44 @@ class Ladder:
         found: list[Verdict | None] = [None]
 
         def question() -> Rung:
-            rung, found[0] = self._scanned() if self.open_gap else self._hidden()
+            places = exchanged(self.bad, self.good, self.modules)
+            if places:
+                rung, found[0] = self._exchanged(places)
+            else:
+                rung, found[0] = self._scanned() if self.open_gap else self._hidden()
             suspects = self._suspects(restored=found[0].module if found[0] else None)
             return replace(rung, evidence=rung.evidence | suspects)
 
         self._ask(question)
         return found[0]
+
+    def _exchanged(self, places: Mapping[str, str]) -> tuple[Rung, Verdict | None]:
+        """Put modules that hold another one's weights back where these belong, and look."""
+        back = dict(self.bad)
+        for module, origin in places.items():
+            pairs = zip(self.modules[module], self.modules[origin], strict=True)
+            back.update({there: self.bad[name] for name, there in pairs})
+        gain = self._gain(self.measuring.terms(back))
+        where = ", ".join(places)
+        message = say(
+            "{modules} hold what {origins} held in the earlier checkpoint, which no training "
+            "does; put back, the loss changes by {effect:+.1%} (log ratio)",
+            modules=where,
+            origins=", ".join(places.values()),
+            effect=-gain.effect,
+        )
+        harmful = gain.interval is not None and gain.interval[1] < 0.0
+        rung = Rung(
+            "restore-scan",
+            not harmful,
+            gain.effect,
+            gain.interval,
+            message=message,
+            evidence={"exchanged": dict(places), "gain": gain.effect, "winner": list(places)},
+        )
+        if harmful:
+            return rung, None
+        return rung, Verdict("supported", "weights", message, where, "module")
 
     def _scanned(self) -> tuple[Rung, Verdict | None]:
         """Search for the modules that carry the gap."""
@@ -201,18 +240,19 @@ class Ladder:
             return rung, Verdict("supported", "weights", rung.message, scan.single, "module")
         if gap_.term is None:
             return rung, Verdict("supported", "weights", rung.message, None, "global")
-        rung = replace(
-            rung,
-            answered=False,
-            message=say(
-                "no few modules explain why {term} has grown, so that training itself may have "
-                "moved it: open",
-                term=gap_.term,
-            ),
+        total, verdict = self._hidden()
+        if verdict is not None:
+            return total, verdict
+        self.open_gap = gap_
+        message = say(
+            "no few modules explain why {term} has grown, so that training itself may have moved "
+            "it: open",
+            term=gap_.term,
         )
-        return rung, None
+        evidence = total.evidence | rung.evidence
+        return replace(rung, answered=False, message=message, evidence=evidence), None
 
-    def _scan(self, gap_: Gap, good: float) -> restore.Scan:
+    def _scan(self, gap_: Gap, good: float, harm: float = restore.LIMIT) -> restore.Scan:
         """Search by the value that shows the gap; ``good`` is what would close it."""
         term = gap_.term
         measure = self.measuring.loss if term is None else self._value_of(term)
@@ -224,6 +264,7 @@ class Ladder:
             bad_loss=gap_.value,
             good_loss=good,
             own_loss=gap_.reference,
+            least_harm=harm,
         )
 
     def _value_of(self, term: str) -> Callable[[Mapping[str, Tensor]], float]:
@@ -252,14 +293,14 @@ class Ladder:
                 "{module}: taking it from the earlier checkpoint closes {share:.0%} of the gap, "
                 "and put into the earlier checkpoint it alone raises the loss by {harm:.0%}",
                 module=where,
-                share=scan.share,
+                share=min(scan.share, 1.0),
                 harm=scan.harm,
             )
         elif scan.winner:
             message = say(
                 "no single module explains the gap; together {modules} close {share:.0%} of it",
                 modules=", ".join(scan.winner),
-                share=scan.share,
+                share=min(scan.share, 1.0),
             )
         else:
             message = say("no part of the model explains the gap: the damage is global")
@@ -301,14 +342,15 @@ class Ladder:
             False,
             gains[best].effect,
             gains[best].interval,
-            math.log1p(restore.LIMIT),
+            _HIDDEN_GAIN,
             message=message,
             evidence=evidence,
         )
         if gap_ is None:
             return rung, None
         self.open_gap, least = gap_
-        scan = self._scan(self.open_gap, least)
+        self._unexplained = True
+        scan = self._scan(self.open_gap, least, _HIDDEN_HARM)
         gain = self._better(scan)
         found = self._restored(scan, self.open_gap, gain)
         if scan.single is not None and _surely(gain):
@@ -321,13 +363,16 @@ class Ladder:
         self, outer: Mapping[restore.Group, Terms], gain: Comparison, best: restore.Group
     ) -> tuple[Gap, float] | None:
         """Return the value to search by and what restoring the best part makes of it."""
-        if math.isfinite(gain.effect) and gain.effect > math.log1p(restore.LIMIT):
+        sure = gain.interval is not None and gain.interval[0] > 0.0
+        if sure and math.isfinite(gain.effect) and gain.effect > _HIDDEN_GAIN:
             value = Gap("total", self.bad_terms.total, self.good_terms.total)
             return value, outer[best].total
         for terms in outer.values():
             name, ratio = worst_term(self.bad_terms, terms)
-            sure = name and certainly_larger(self.bad_terms, terms, name, len(outer) * 100)
-            if name and sure and ratio > TERM_LIMIT:
+            if name is None or ratio <= TERM_LIMIT:
+                continue
+            tried = len(outer) * len(self.bad_terms.weights or terms.by_batch[0])
+            if certainly_larger(self.bad_terms, terms, name, tried):
                 value = Gap(name, self.bad_terms.mean(name), self.good_terms.mean(name))
                 return value, terms.mean(name)
         return None
@@ -386,9 +431,19 @@ class Ladder:
         )
         evidence = rung.evidence | {"winner": list(scan.winner), "harm": scan.harm}
         broken = not math.isfinite(table.total)
-        if not broken:  # a norm that is large but finite has harmless reasons, too
-            return replace(rung, evidence=evidence), None
         where = scan.single
+        if not broken:  # a norm that is large but finite has harmless reasons, too
+            rung = replace(rung, evidence=evidence)
+            if where is None or not self._unexplained:
+                return rung, None
+            message = say(
+                "{modules} make one batch's gradient {times:.0f} times as large, in both "
+                "directions, and a loss term has grown beside it",
+                modules=where,
+                times=table.total / earlier.total,
+            )
+            rung = replace(rung, answered=True, message=message)
+            return rung, Verdict("supported", "weights", message, where, "module")
         if where:
             message = say(
                 "one batch's gradient is no finite number, and with {module} from the earlier "
@@ -468,10 +523,21 @@ class Ladder:
         if course.worse is None:
             return rung, self.dynamics.open(course)
         if not course.worse:
-            return rung, self.dynamics.cleared(rung)
+            return rung, self._open_signs() or self.dynamics.cleared(rung)
         verdict = self._blamed(earlier, len(self.dynamics.arms["as-is"].trials))
         answered = verdict.decision != "undecided"
         return replace(rung, answered=answered, message=verdict.reason), verdict
+
+    def _open_signs(self) -> Verdict | None:
+        """Return an open verdict where an earlier rung saw something that no rung has explained."""
+        if not self._unexplained:
+            return None
+        reason = say(
+            "trained on it does no worse than the earlier checkpoint, but before training a loss "
+            "term or part had become worse, and no module explains it"
+        )
+        more = say("the checkpoint just before this one as --earlier, or a larger validation set")
+        return Verdict("undecided", "undecided", reason, would_decide=more)
 
     def _blamed(self, earlier: Checkpoint, seeds: int) -> Verdict:
         """Train the arms that tell causes apart, dearest last, until one does."""
