@@ -1,4 +1,4 @@
-"""Train the bundled example, plant one fault, and inspect before and after."""
+"""The whole story on the bundled example: train, damage, find, prove, cure."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ckptools.types.blocks import Result
 @click.option("--fault", metavar="NAME", help="Which fault to plant.")
 @output_options
 def command(output: Output, folder: Path | None, **settings: Any) -> Result:
-    """Train a small lane detector into FOLDER, damage its last checkpoint, and look at both.
+    """Train a small lane detector into FOLDER, damage its last checkpoint, find and cure it.
 
-    Without FOLDER, a temporary one is made.  It takes less than a minute on a CPU.
+    Without FOLDER, a temporary one is made.  It takes about a minute on a CPU.
     """
     from ckptools.workflows.demo import demo
 
