@@ -5,6 +5,8 @@ import json
 import pytest
 
 from ckptools.errors import SettingsError
+from ckptools.report import render
+from ckptools.report.spoken import Spoken
 from ckptools.rules import rules
 from ckptools.rules.explanation import HEADINGS
 from ckptools.types.blocks import Facts, Heading, Paragraph, Table
@@ -63,3 +65,12 @@ def test_nothing_was_judged(code: str | None) -> None:
     result = explain(code)
     assert result.findings == ()
     assert result.exit_code == 0
+
+
+def test_another_language_keeps_codes_and_names() -> None:
+    page = render(explain("LOG106"), "table", lang="zh")
+    assert page.startswith("LOG106 layer-outlier 离群的层\n\n某一层的损失远高于或远低于其他各层")
+    assert "最高为警告" in page
+    (row,) = Spoken(explain("LOG106"), "zh").document()["rules"]
+    assert (row["name"], row["severity"], row["confidence"]) == ("layer-outlier", "warning", "hint")
+    assert row["summary"] == "某一层的损失远高于或远低于其他各层的同一损失。"
