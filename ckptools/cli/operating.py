@@ -51,8 +51,9 @@ def command_of(name: str) -> click.Command:
 def _help(operation: Operation) -> str:
     """Return the plan's docstring and where the result goes."""
     where = (
-        f"The result is written to STEM.{operation.name}.pth beside CHECKPOINT, with a receipt "
-        "and an undo file; the source is never changed without --in-place."
+        f"The result is written to STEM.{operation.name}.pth beside CHECKPOINT (of a folder of "
+        f"shards to FOLDER.{operation.name}), with a receipt and an undo file; the source is never "
+        "changed without --in-place."
     )
     return f"{inspect.cleandoc(operation.help)}\n\n{where}"
 

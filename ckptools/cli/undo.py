@@ -25,9 +25,13 @@ from ckptools.types.blocks import Result
 def command(output: Output, receipt: Path, target: Path | None, force: bool) -> Result:
     """Undo the operation of RECEIPT, from its undo file and its output.
 
+    The source comes back byte for byte, and its SHA-256 is compared.  RECEIPT may also be the undo
+    file or the output itself.
+
     \b
     Examples:
       ckptools undo checkpoint_epoch_12.reset.receipt.json
+      ckptools undo checkpoint_epoch_12.reset.pth -o checkpoint_epoch_12.back.pth
     """  # noqa: D301  click's mark for a block that keeps its lines
     from ckptools.workflows.operate import undo
 

@@ -19,7 +19,7 @@ from ckptools.types.container import Container
 from ckptools.types.plan import Receipt, TensorChange
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import entries, unwrap
-from ckptools.workflows.papers import RECEIPT, paper, write_receipt
+from ckptools.workflows.papers import RECEIPT, paper, stem, write_receipt
 
 SUFFIXES = {"safetensors": ".safetensors", "torch-zip": ".pth"}
 
@@ -65,7 +65,8 @@ def convert(
 
 def beside(source: Path, to: str) -> Path:
     """Return the default output: beside the source, named after it and the operation."""
-    return source.parent / f"{source.name.split('.')[0] or source.name}.convert{SUFFIXES[to]}"
+    short = stem(source).removesuffix(".safetensors.index.json").removesuffix(".bin.index.json")
+    return source.parent / f"{short}.convert{SUFFIXES[to]}"
 
 
 def _plan(checkpoint: Checkpoint, to: str) -> Conversion:

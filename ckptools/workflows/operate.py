@@ -28,7 +28,7 @@ from ckptools.types.plan import Receipt, TensorChange
 from ckptools.types.tensor import TensorRef
 from ckptools.types.wording import say
 from ckptools.workflows.find import SUFFIXES
-from ckptools.workflows.papers import Papers
+from ckptools.workflows.papers import RECEIPT, UNDO, Papers, paper
 
 _Path = str | os.PathLike[str]
 
@@ -318,11 +318,13 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
 
     Parameters
     ----------
-    receipt: ``STEM.<operation>.receipt.json`` (or the ``.undo`` file itself).
+    receipt: ``STEM.<operation>.receipt.json``, the ``.undo`` file, or the output itself.
     output: where the source is written; its old path by default, if that is free.
     force: replace an existing file.
     """
     path = Path(receipt)
+    if path.suffix not in (UNDO, ".json"):
+        path = _receipt_of(path)
     undo_file = Path(_undo_named(path)) if path.suffix == ".json" else path
     header = way_back.read(undo_file)
     changed = _found(Path(header.output["path"]), undo_file)
@@ -358,9 +360,25 @@ def _found(path: Path, undo_file: Path) -> Path:
     return found
 
 
+def _receipt_of(path: Path) -> Path:
+    """Return the receipt of an output; of anything else say which receipts there are."""
+    receipt = paper(path, RECEIPT)
+    if receipt.exists():
+        return receipt
+    folder = path.parent
+    found = sorted(one.name for one in folder.glob(f"*{RECEIPT}")) if folder.is_dir() else []
+    raise OperationError(
+        say("is neither a receipt nor the output of an operation"),
+        where=str(path),
+        next=say("receipts here: {names}", names=", ".join(found) or "none"),
+    )
+
+
 def _undo_named(path: Path) -> str:
     try:
         named = json.loads(path.read_text())["undo"]
+    except FileNotFoundError:
+        raise OperationError(say("does not exist"), where=str(path)) from None
     except (OSError, ValueError, KeyError, TypeError):
         named = None
     if not isinstance(named, str):

@@ -282,3 +282,37 @@ def test_a_file_without_checksums_is_as_healthy_as_any(tmp_path: Path) -> None:
         assert torch.equal(new["b.weight"], weights["b.weight"])
         undo(tmp_path / f"{name[:-4]}.receipt.json", tmp_path / "back.pth", force=True)
         assert sha(tmp_path / "back.pth") == sha(tmp_path / "plain.pth")
+
+
+def test_undo_takes_the_output_and_names_receipts(healthy: Path) -> None:
+    receipt = operate("reset", healthy, module=MODULE)
+    undo(receipt.output["path"], healthy.with_name("back.pth"))
+    assert sha(healthy.with_name("back.pth")) == sha(healthy)
+    with pytest.raises(OperationError, match=r"receipts here: checkpoint_epoch_5\.reset\.receipt"):
+        undo(healthy)
+    with pytest.raises(OperationError, match="does not exist"):
+        undo(healthy.with_name("none.receipt.json"))
+
+
+def test_papers_that_were_moved_with_their_output_still_lead_back(healthy: Path) -> None:
+    operate("reset", healthy, module=MODULE)
+    before, there = sha(healthy), healthy.parent / "there"
+    there.mkdir()
+    for path in healthy.parent.glob("*.reset.*"):
+        path.rename(there / path.name)
+    healthy.unlink()
+    back = undo(there / "checkpoint_epoch_5.reset.receipt.json")
+    assert back.output["path"] == str(healthy)
+    assert sha(healthy) == before
+    (there / "checkpoint_epoch_5.reset.pth").unlink()
+    with pytest.raises(OperationError, match="put it back"):
+        undo(there / "checkpoint_epoch_5.reset.receipt.json", there / "x.pth")
+
+
+def test_fresh_values_may_match_their_siblings(healthy: Path) -> None:
+    new = load(operate("reset", healthy, module=MODULE, match_scale=True).output["path"])
+    old = load(healthy)["model_state_dict"]
+    name = "module.decoder.layers.{}.linear1.weight"
+    sizes = [old[name.format(block)].square().mean().sqrt() for block in (0, 2)]
+    mine = new["model_state_dict"][name.format(1)].square().mean().sqrt()
+    assert mine.item() == pytest.approx(float(sum(sizes)) / 2, rel=1e-5)
