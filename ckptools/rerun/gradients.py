@@ -91,7 +91,7 @@ def gradient_table(
     whole = _whole(model, terms, weigh)
     probes = getattr(task, "probes", None)
     model.eval()
-    with seeded(0):
+    with torch.no_grad(), seeded(0):
         seen = {n: float(v) for n, v in probes(model, batch).items()} if probes and terms else {}
     return GradientTable(
         _norm(whole) if terms else math.nan,
