@@ -6,19 +6,24 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from ckptools.compare.axis_sums import axis_norms, total
 from ckptools.compare.bounds.premises import AdamPremises, from_settings
 from ckptools.compare.bounds.result import BoundResult
 from ckptools.compare.bounds.zero_sum import SATISFIED, broken, gradient_size
+from ckptools.compare.samples import head
 from ckptools.compare.targets import target_of
 from ckptools.types.change import Change
-from ckptools.types.checkpoint import OptimizerState, ParameterState
-from ckptools.types.tensor import FLOATING
+from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
+from ckptools.types.tensor import FLOATING, TensorRef
 
 #: First moments read of each file, in bytes; their second moments and the other file come on top.
 BYTES = 64 << 20
 _KINDS = frozenset({"Adam", "AdamW", "AMSGrad", "NAdam", "RAdam"})
 _SLOTS = ("exp_avg", "exp_avg_sq")
+#: Norms are at most so wide, and young while their gains differ less than this.
+_WIDEST, _YOUNG = 1 << 16, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,31 @@ def zero_sums(change: Change) -> list[ZeroSum]:
                 left -= new.slots["exp_avg"].nbytes
                 found.extend(_judged(after, old, new))
     return found
+
+
+def young_norms(checkpoint: Checkpoint) -> bool:
+    """Return whether the gain of any norm still is the same for all features, to a thousandth.
+
+    As long as a LayerNorm's gain is constant, as it starts, what reads it has gradients whose rows
+    sum to zero; that ends when the gain moves, and is no identity of the network.
+    """
+    return any(
+        tensor.kind == "parameter"
+        and len(tensor.ref.shape) == 1
+        and 8 <= tensor.ref.numel <= _WIDEST
+        and tensor.ref.dtype in FLOATING
+        and not tensor.name.endswith("bias")
+        and _even(tensor.ref)
+        for tensor in checkpoint.tensors()
+    )
+
+
+def _even(ref: TensorRef) -> bool:
+    values = head(ref)
+    if values is None:
+        return False
+    spread, size = float(np.ptp(values)), float(np.abs(values).max())
+    return size > 0 and spread < _YOUNG * size
 
 
 def _pairs(

@@ -34,7 +34,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
     False alarms
         None where the limit of the rule is set to the clip in force ([limits] OPT111 = 5.0), as
-        far as the premises hold; 0 over 2,000 clipped histories. A clip that is only read from
+        far as the premises hold; 0 over 2,188 clipped histories. A clip that is only read from
         the saved arguments may never have been used, or per group: then the finding is a hint.
 
     What to do

@@ -41,8 +41,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     False alarms
         None as far as the premises hold (betas, step counts and settings as saved were used
-        throughout); where one fails the finding is a hint and names it. 0 over 10,000 adversarial
-        histories of each kind.
+        throughout); where one fails the finding is a hint and names it. 0 over 140,000
+        adversarial histories of each kind.
 
     What to do
         Bring the state back from an earlier checkpoint, or reset the state of this parameter.

@@ -9,7 +9,7 @@ from math import sqrt
 from ckptools.compare.targets import target_of
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
-from ckptools.rules.weights import FEW, listed, suffix
+from ckptools.rules.weights import FEW, listed, measured, suffix
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, ParameterState
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -20,6 +20,8 @@ from ckptools.types.wording import say
 #: Sum over norm: an identity holds below the first, and is broken above the second.
 _HOLDS, _BROKEN = 1e-5, 1e-3
 _MAJORITY = 0.75
+#: Gains that differ by less of themselves have not been trained yet.
+_NEAR = 1e-3
 _FIRST = ("exp_avg", "momentum_buffer")
 #: First moments whose sums over an axis are looked at, in bytes of one file.
 _BYTES = 64 << 20
@@ -71,8 +73,22 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     assert evidence.measurements is not None
     for index, optimizer in enumerate(evidence.checkpoint.optimizers):
         groups = list(_siblings(evidence.checkpoint, evidence.measurements, index, optimizer))
-        yield from _odd(evidence, groups)
+        if not _young(evidence):
+            yield from _odd(evidence, groups)
         yield from _shuffled(evidence, optimizer, groups)
+
+
+def _young(evidence: Evidence) -> bool:
+    """Return whether the gain of any norm still is even, which makes sums zero for a while."""
+    return any(
+        one.rows is None
+        and one.numel >= 8
+        and tensor.kind == "parameter"
+        and not tensor.name.endswith("bias")
+        and one.abs_max is not None
+        and (one.max or 0.0) - (one.min or 0.0) < _NEAR * one.abs_max
+        for tensor, one in measured(evidence)
+    )
 
 
 def _odd(evidence: Evidence, groups: list[list[_Member]]) -> Iterator[Finding]:

@@ -16,6 +16,8 @@ from ckptools.types.wording import say
 
 #: Cosines below the first are strangers; above the second a set follows the raw weights.
 _STRANGE, _CLOSE = 0.5, 0.9
+#: Fewer steps than these tell nothing of an average; so many matrices at their start do.
+_STEPS, _STARTED = 20, 0.9
 Pair = tuple[NamedTensor, NamedTensor]
 
 
@@ -53,8 +55,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     assert evidence.checkpoint is not None
     assert evidence.measurements is not None
     run = evidence.checkpoint.run
-    if not (run.step or run.epoch):
-        return  # before the first step an average equals the weights
+    if (run.step if run.step is not None else 1000 * (run.epoch or 0)) < _STEPS:
+        return  # an average equals the weights until it is updated for the second time
     for average, pairs in _averages(evidence.checkpoint):
         message, names = _judge(pairs, evidence.measurements)
         if message is not None:
@@ -102,7 +104,7 @@ def _judge(pairs: list[Pair], measurements: Measurements) -> tuple[str | None, l
             count=len(known),
         ), []
     started = [bool(a.initializers) and not b.initializers for a, b in known]
-    if sum(started) > len(known) / 2:
+    if sum(started) >= _STARTED * len(known):
         return say(
             "the average still holds initial values, while the raw weights moved on "
             "({count} of {total} matrices)",
