@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ def departures(
     return found
 
 
-def _places(log: Log, index: NDArray[np.int64], unit: str, per_epoch: float | None) -> Array:
+def _places(log: Log, index: NDArray[Any], unit: str, per_epoch: float | None) -> Array:
     """Return where in the run each record stands, in steps or epochs; NaN where unknown."""
     epoch = np.asarray(log.pick("epoch", index), np.float64)
     if unit == "epoch":

@@ -7,7 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 
@@ -64,13 +64,26 @@ class Parts(Sequence[Part]):
         number = range(len(self))[index]
         if number < len(self._kept):
             return self._kept[number]
-        return self._read(*self._written[number - len(self._kept)])
-
-    def _read(self, offset: int, shapes: tuple[tuple[np.dtype[np.generic], int], ...]) -> Part:
         assert self._file is not None
-        found = {}
+        return _Written(self._file.fileno(), self._written[number - len(self._kept)], self)
+
+
+class _Written(Part):
+    """A part in the file, whose columns are read when they are asked for."""
+
+    def __init__(self, file: int, place: _Place, owner: Parts) -> None:
+        offset, shapes = place
+        places = {}
         for name, (dtype, length) in zip(_FIELDS, shapes, strict=True):
-            size = dtype.itemsize * length
-            found[name] = np.frombuffer(os.pread(self._file.fileno(), size, offset), dtype)
-            offset += size
-        return Part(**found)
+            places[name] = (offset, dtype, length)
+            offset += dtype.itemsize * length
+        vars(self).update(_file=file, _places=places, _owner=owner)
+
+    def __getattr__(self, name: str) -> Any:
+        """Read a column."""
+        if name not in _FIELDS:
+            raise AttributeError(name)
+        offset, dtype, length = vars(self)["_places"][name]
+        content = os.pread(vars(self)["_file"], dtype.itemsize * length, offset)
+        vars(self)[name] = np.frombuffer(content, dtype)
+        return vars(self)[name]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.types.records import UNKNOWN, Log, Part
+from ckptools.types.records import UNKNOWN, Log, SeriesName
 
 #: values that a segment must have before its course is judged
 LEAST = 20
@@ -33,7 +34,7 @@ class Series:
     layer: int | None
     run: int
     segment: int
-    index: NDArray[np.int64]
+    index: NDArray[np.integer[Any]]
     values: NDArray[np.float64]
 
     @property
@@ -54,10 +55,15 @@ def series_of(
     ----------
     terms: names of the terms wanted; None for all.
     """
-    counts = _counted(log, phase, terms)
+    wanted = log.phases.index(phase) if phase in log.phases else None
+    counts = {
+        name: count
+        for name, count in log.series.items()
+        if name[2] == wanted and (terms is None or log.terms[name[3]] in terms)
+    }
     names, batch = list(counts), 0
     while batch < len(names):
-        chosen: dict[_Name, int] = {}
+        chosen: dict[SeriesName, int] = {}
         while batch < len(names) and (
             not chosen or sum(chosen.values()) + counts[names[batch]] <= AT_ONCE
         ):
@@ -66,53 +72,17 @@ def series_of(
         yield from _gathered(log, chosen)
 
 
-#: run, segment, phase, term and layer of a series, as numbers
-_Name = tuple[int, int, int, int, int]
-_NAME = ("run", "segment", "phase", "term", "layer")
-
-
-def _counted(log: Log, phase: str, terms: Container[str] | None) -> dict[_Name, int]:
-    """Return how many values each series has."""
-    found: dict[_Name, int] = {}
-    wanted = log.phases.index(phase) if phase in log.phases else None
-    for part in log.parts:
-        for name, index in _groups(log, part):
-            if name[2] == wanted and (terms is None or log.terms[name[3]] in terms):
-                found[name] = found.get(name, 0) + len(index)
-    return found
-
-
-def _groups(log: Log, part: Part) -> Iterator[tuple[_Name, NDArray[np.int64]]]:
-    """Yield the series of one part with the indices of their records within it.
-
-    Pieces of a kind have their values at the same places, so only pieces are sorted.
-    """
-    sizes = log.sizes(part)
-    first = np.cumsum(sizes) - sizes
-    groups: dict[_Name, list[NDArray[np.int64]]] = {}
-    keys = np.stack([part.run, part.segment, part.kind])
-    order = np.arange(keys.shape[1])
-    if np.any(keys != keys[:, :1]):
-        order = np.lexsort(keys[::-1])
-    breaks = np.flatnonzero(np.any(np.diff(keys[:, order], axis=1), axis=0)) + 1
-    for pieces in sorted(np.split(order, breaks), key=lambda one: int(one[0]) if len(one) else 0):
-        run, segment, number = (int(one) for one in keys[:, pieces[0]])
-        kind = log.kinds[number]
-        for place, (phase, layer, term) in enumerate(kind[:3].T.tolist()):
-            name = (run, segment, phase, term, layer)
-            groups.setdefault(name, []).append(first[pieces] + place)
-    for name, some in groups.items():
-        yield name, some[0] if len(some) == 1 else np.sort(np.concatenate(some))
-
-
-def _gathered(log: Log, counts: dict[_Name, int]) -> Iterator[Series]:
+def _gathered(log: Log, counts: dict[SeriesName, int]) -> Iterator[Series]:
     """Yield the series of the given numbers of values."""
     values = {name: np.empty(count) for name, count in counts.items()}
-    places = {name: np.empty(count, np.int64) for name, count in counts.items()}
+    narrow = np.int32 if len(log) < 1 << 31 else np.int64
+    places: dict[SeriesName, NDArray[Any]] = {
+        name: np.empty(count, narrow) for name, count in counts.items()
+    }
     filled = dict.fromkeys(counts, 0)
     before = 0
     for part in log.parts:
-        for name, index in _groups(log, part):
+        for name, index in log.groups(part):
             if name in counts:
                 some = slice(filled[name], filled[name] + len(index))
                 values[name][some], places[name][some] = part.value[index], before + index
@@ -122,6 +92,17 @@ def _gathered(log: Log, counts: dict[_Name, int]) -> Iterator[Series]:
         run, segment, _, term, layer = name
         known = None if layer == UNKNOWN else layer
         yield Series(log.terms[term], known, run, segment, places.pop(name), values.pop(name))
+
+
+def values_of(log: Log, term: str) -> NDArray[np.float64]:
+    """Return all values of a term of the training that belongs to no layer."""
+    if term not in log.terms or "train" not in log.phases:
+        return np.empty(0)
+    wanted = (log.phases.index("train"), log.terms.index(term), UNKNOWN)
+    found = [np.empty(0)]
+    for part in log.parts:
+        found += [part.value[index] for name, index in log.groups(part) if name[2:] == wanted]
+    return np.concatenate(found)
 
 
 def divergence(values: NDArray[np.float64], factor: float) -> int | None:
@@ -135,9 +116,7 @@ def divergence(values: NDArray[np.float64], factor: float) -> int | None:
         return None
     size = -(-len(values) // _MOST_WINDOWS)
     width = max(5, len(values) // size // 10)
-    logs = np.log(values)
-    if size > 1:  # a long series by the medians of stretches
-        logs = np.median(logs[: len(logs) // size * size].reshape(-1, size), axis=1)
+    logs = np.log(_shortened(values, size))
     if len(logs) < 3 * width:
         return None
     medians = np.median(np.lib.stride_tricks.sliding_window_view(logs, width), axis=1)
@@ -146,6 +125,15 @@ def divergence(values: NDArray[np.float64], factor: float) -> int | None:
         return None
     low = np.flatnonzero(medians <= (medians[-1] + medians[best]) / 2)
     return (int(low[-1]) + width // 2 + 1) * size
+
+
+def _shortened(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Return the medians of stretches of ``size`` values; what is left at the end is left out."""
+    if size == 1:
+        return values
+    stretches = values[: len(values) // size * size].reshape(-1, size)
+    pieces = np.array_split(stretches, len(values) // _MANY + 1)
+    return np.concatenate([np.median(some, axis=1) for some in pieces])
 
 
 def spikes(values: NDArray[np.float64], limit: float) -> list[int]:
@@ -157,14 +145,23 @@ def spikes(values: NDArray[np.float64], limit: float) -> list[int]:
     """
     if len(values) < LEAST or not np.all(values > 0):
         return []
-    logs = np.log(values)
-    windows = np.lib.stride_tricks.sliding_window_view(logs, _AROUND)
-    stretches = np.array_split(windows, len(windows) // _MANY + 1)
-    medians = np.concatenate([np.median(some, axis=1) for some in stretches])
-    inner = logs[_AROUND:-_AROUND]
-    rest = inner - np.maximum(medians[: len(inner)], medians[_AROUND + 1 :])
-    spread = _MAD * float(np.median(np.abs(rest - np.median(rest))))
+    rest = _above(values)
+    sample = rest[:: len(rest) // _MANY + 1]
+    spread = _MAD * float(np.median(np.abs(sample - np.median(sample))))
     return [int(i) + _AROUND for i in np.flatnonzero(rest > max(limit * spread, np.log(2.0)))]
+
+
+def _above(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return how far, in logarithms, each inner value lies above its surroundings."""
+    found = np.empty(len(values) - 2 * _AROUND, np.float32)
+    for start in range(0, len(found), _MANY):
+        logs = np.log(values[start : start + _MANY + 2 * _AROUND])
+        windows = np.lib.stride_tricks.sliding_window_view(logs, _AROUND)
+        medians = np.median(windows, axis=1)
+        inner = logs[_AROUND:-_AROUND]
+        before, after = medians[: len(inner)], medians[_AROUND + 1 :]
+        found[start : start + _MANY] = inner - np.maximum(before, after)
+    return found
 
 
 def plateau(values: NDArray[np.float64], band: float) -> int | None:
@@ -179,7 +176,7 @@ def plateau(values: NDArray[np.float64], band: float) -> int | None:
     count = 20
     if len(values) < 3 * count or not np.all(values > 0):
         return None
-    stretches = np.array_split(np.log(values), count)
+    stretches = np.array_split(np.log(_shortened(values, len(values) // _MANY + 1)), count)
     medians = np.array([np.median(one) for one in stretches])
     spread = _MAD * np.median([np.median(np.abs(one - np.median(one))) for one in stretches])
     noise = 1.2533 * spread / np.sqrt(len(stretches[-1]))  # of the median of a normal sample
@@ -188,5 +185,5 @@ def plateau(values: NDArray[np.float64], band: float) -> int | None:
         level = np.median(medians[first:])
         if np.all(np.abs(medians[first:] - level) <= allowed):
             fell = medians[0] - level >= np.log(1.1)
-            return sum(len(one) for one in stretches[:first]) if fell else None
+            return len(values) * first // count if fell else None
     return None

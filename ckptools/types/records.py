@@ -103,6 +103,10 @@ _SHARED = ("run", "segment", "epoch", "iter", "step", "row")
 _NAMED = ("phase", "layer", "term", "key")
 
 
+#: run, segment, phase, term and layer of a series, as numbers
+SeriesName = tuple[int, int, int, int, int]
+
+
 @dataclass(frozen=True)
 class Log:
     """All records of one or more logs as columns of equal length.
@@ -277,6 +281,37 @@ class Log:
             given["term"], given["key"] = self.terms[given["term"]], self.keys[given["key"]]
             yield Record(**given)
 
+    def groups(self, part: Part) -> Iterator[tuple[SeriesName, NDArray[np.int64]]]:
+        """Yield the series of one part with the indices of their records within it.
+
+        Pieces of a kind have their values at the same places, so only pieces are sorted.
+        """
+        sizes = self.sizes(part)
+        first = np.cumsum(sizes) - sizes
+        groups: dict[SeriesName, list[NDArray[np.int64]]] = {}
+        keys = np.stack([part.run, part.segment, part.kind])
+        order = np.arange(keys.shape[1])
+        if np.any(keys != keys[:, :1]):
+            order = np.lexsort(keys[::-1])
+        breaks = np.flatnonzero(np.any(np.diff(keys[:, order], axis=1), axis=0)) + 1
+        split = [one for one in np.split(order, breaks) if len(one)]
+        for pieces in sorted(split, key=lambda one: int(one[0])):
+            run, segment, number = (int(one) for one in keys[:, pieces[0]])
+            for place, (phase, layer, term) in enumerate(self.kinds[number][:3].T.tolist()):
+                name = (run, segment, phase, term, layer)
+                groups.setdefault(name, []).append(first[pieces] + place)
+        for name, some in groups.items():
+            yield name, some[0] if len(some) == 1 else np.sort(np.concatenate(some))
+
+    @cached_property
+    def series(self) -> dict[SeriesName, int]:
+        """Number of values of every series, in the order in which they first appear."""
+        found: dict[SeriesName, int] = {}
+        for part in self.parts:
+            for name, index in self.groups(part):
+                found[name] = found.get(name, 0) + len(index)
+        return found
+
     @cached_property
     def nonfinite(self) -> frozenset[str]:
         """Terms with values that are NaN or infinite."""
@@ -309,7 +344,7 @@ class Log:
         hits: NDArray[np.bool_] = np.all(kind[:3] == np.array(numbers)[:, None], axis=0)
         return hits
 
-    def pick(self, name: str, index: NDArray[np.int64]) -> NDArray[Any]:
+    def pick(self, name: str, index: NDArray[np.integer[Any]]) -> NDArray[Any]:
         """Return a column at ascending indices, without making the whole column."""
         found, first = [], 0
         for part in self.parts:
