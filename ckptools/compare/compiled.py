@@ -36,6 +36,14 @@ def prepare() -> None:
     adam(*streams, True, *constants, 1.0, np.zeros((4, 6)), flags, np.empty((0, 4), np.float32))
 
 
+def prepare_single_step() -> None:
+    """Load or compile what only direct successors need."""
+    nothing, step = np.empty(0, np.float32), np.zeros(COEFFICIENTS[2])
+    streams = (nothing,) * 4
+    step_sums(*streams, step, np.zeros(5), np.empty(0, np.uint8))
+    step_screen(*streams, step, 1.0, 0.0, np.empty(0, np.uint8), np.empty(0, np.float32))
+
+
 @jit(reorder=False)
 def pair_sums(a, b, sums, good):  # type: ignore[no-untyped-def]
     """Add the sums of two streams, block by block; clear ``good`` where one is not finite."""
@@ -246,6 +254,72 @@ def _near(w_a, w_b, m_a, v_a, v_b, c, out):  # type: ignore[no-untyped-def]
         limit = min(limit, c[1])
         whole = limit * c[6] + size * c[5] + c[7] + c[8] * (size + abs(newer))
         out[i] = np.float32(abs(newer - c[0] * older) / whole)
+
+
+@jit(reorder=False)
+def step_sums(w_a, w_b, m, v, e, sums, good):  # type: ignore[no-untyped-def]
+    """Add Σxy, Σx², Σ|x|s, Σy² and the count over the good blocks; clear those with other values.
+
+    ``e`` holds :class:`~ckptools.compare.bounds.replay.StepTerms`.
+    """
+    for number in range(good.size):
+        if good[number]:
+            start = number * BLOCK
+            part = slice(start, min(start + BLOCK, m.size))
+            products, squares, slack, rest = _step_sums(w_a[part], w_b[part], m[part], v[part], e)
+            if math.isfinite(products + squares + slack + rest):
+                sums[0] += products
+                sums[1] += squares
+                sums[2] += slack
+                sums[3] += rest
+                sums[4] += m[part].size
+            else:
+                good[number] = 0
+
+
+@jit(reorder=True)
+def _step_sums(w_a, w_b, m, v, e):  # type: ignore[no-untyped-def]
+    products = squares = weighted = rest = 0.0
+    for i in range(m.size):
+        older, newer, after = np.float64(w_a[i]), np.float64(w_b[i]), np.float64(v[i])
+        root = math.sqrt(after) / e[1] + e[2]
+        x = np.float64(m[i]) / (e[0] * root) + e[3] * older
+        y = older - newer
+        lost = e[6] / after if after > 0 else e[7]
+        slack = e[4] * max(abs(older), abs(newer)) + (e[5] + lost) * abs(y)
+        slack += e[6] * (1 + 2 / (e[0] * root)) + e[8] * (abs(older) + abs(newer)) + e[9]
+        products += x * y
+        squares += x * x
+        weighted += abs(x) * slack
+        rest += y * y
+    return products, squares, weighted, rest
+
+
+@jit(reorder=False)
+def step_screen(w_a, w_b, m, v, e, rate, uncertainty, good, out):  # type: ignore[no-untyped-def]
+    """Fill in the screen of replay for every block, NaN where one is not good."""
+    scratch = np.empty(BLOCK, np.float32)
+    for number in range(good.size):
+        out[number] = np.nan
+        if good[number]:
+            start = number * BLOCK
+            stop = min(start + BLOCK, m.size)
+            part, room = slice(start, stop), scratch[: stop - start]
+            _step_ratio(w_a[part], w_b[part], m[part], v[part], e, rate, uncertainty, room)
+            out[number] = _largest(room.view(np.int32))
+
+
+@jit(reorder=True)
+def _step_ratio(w_a, w_b, m, v, e, rate, uncertainty, out):  # type: ignore[no-untyped-def]
+    for i in range(m.size):
+        older, newer, after = np.float64(w_a[i]), np.float64(w_b[i]), np.float64(v[i])
+        root = math.sqrt(after) / e[1] + e[2]
+        x = np.float64(m[i]) / (e[0] * root) + e[3] * older
+        y = older - newer
+        lost = e[6] / after if after > 0 else e[7]
+        slack = e[4] * max(abs(older), abs(newer)) + (e[5] + lost) * abs(y)
+        slack += e[6] * (1 + 2 / (e[0] * root)) + e[8] * (abs(older) + abs(newer)) + e[9]
+        out[i] = np.float32(abs(y - rate * x) / (slack + uncertainty * abs(x)))
 
 
 def as_single(values: NDArray[Any]) -> NDArray[np.float32]:

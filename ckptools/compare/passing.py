@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ckptools.compare.bounds.decay import decay
 from ckptools.compare.bounds.displacement import displacement
 from ckptools.compare.bounds.innovation import innovation
 from ckptools.compare.bounds.moment import moment
+from ckptools.compare.bounds.replay import LearningRate, learning_rate, replay
 from ckptools.compare.bounds.result import BoundResult, Floats
 from ckptools.compare.distances import Distance
 from ckptools.compare.histories import Judging, StatePair, even_chunks, slot_chunks
@@ -46,6 +48,7 @@ _BOUNDS = ("moment", "decay", "innovation", "displacement")
 
 Progress = Callable[[int, int], None]
 Values = NDArray[Any]
+Single = NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -87,6 +90,8 @@ def run(tasks: Sequence[Task], progress: Progress | None = None) -> None:
     """Fill in the results of all tasks."""
     total = sum(task.nbytes for task in tasks)
     compiled = _compiled() if total >= COMPILED_ABOVE else None
+    if compiled is not None and any(t.pair and t.pair.premises.steps == 1 for t in tasks):
+        compiled.prepare_single_step()
     fast = [task for task in tasks if compiled is not None and _regular(task)]
     chosen = {id(task) for task in fast}
     done = 0
@@ -234,8 +239,7 @@ class _Chunk:
         judging, known = self.part.judging, None
         if judging is not None and judging.pair.has_moments:
             known = screen(judging.pair.premises)
-            exact = judging.pair.premises.steps == 1 or judging.strips
-            if known is not None and not (exact and self.weights is not None):
+            if known is not None and not (judging.strips and self.weights is not None):
                 self._adam(judging, known)
                 return
         if self.weights is not None:
@@ -282,9 +286,9 @@ class _Chunk:
             used = self._single(self.slots["max_exp_avg_sq"][1])
         weights = first if self.weights is None else self._singles(self.weights)
         eps, there = judging.pair.premises.eps, self.weights is not None
-        streams = (*weights, *first, *second, used)
+        everything = (*weights, *first, *second, used)
         coefficients = (known.moments, known.weights)
-        self.compiled.adam(*streams, there, *coefficients, eps, sums, good, screens)
+        self.compiled.adam(*everything, there, *coefficients, eps, sums, good, screens)
         screens[:, 0] = np.sqrt(screens[:, 0])
         if self.weights is not None:
             self._take(self.part.distance, *self.weights, sums[0], good[0])
@@ -300,12 +304,51 @@ class _Chunk:
             else:
                 self._sums(judging.distances[slot], *pair)
         for column, bound in enumerate(_BOUNDS if there else _BOUNDS[:3]):
-            self._bound(judging, bound, screens[:, column])
+            exact = partial(self._exact, judging, bound)
+            self._bound(judging, bound, screens[:, column], exact)
+        if there and judging.pair.premises.steps == 1 and not judging.pair.premises.amsgrad:
+            whole = good[:3].all(axis=0) & ~np.isnan(screens[:, 0])
+            streams = (weights[0], weights[1], first[1], second[1])
+            self._replay(judging, known, streams, whole.astype(np.uint8))
+
+    def _replay(
+        self,
+        judging: Judging,
+        known: Screen,
+        streams: tuple[Single, Single, Single, Single],
+        good: NDArray[np.uint8],
+    ) -> None:
+        """Add the replay of a single step, its learning rate solved from this chunk."""
+        premises, sums = judging.pair.premises, np.zeros(5)
+        w_a, w_b, m, v = streams
+        self.compiled.step_sums(*streams, known.step, sums, good)
+        products, squares, slack, rest, count = sums.tolist()
+        rate = LearningRate(products, squares, slack, rest, int(count))
+        for start in np.flatnonzero(good == 0) * BLOCK:
+            at = slice(start, start + BLOCK)
+            rate += learning_rate(w_a[at], w_b[at], m[at], v[at], premises)
+        if not rate.determined:
+            judging.keep(replay(w_a[:0], w_b[:0], m[:0], v[:0], premises, rate))
+            return
+        screens = np.empty(self.blocks, np.float32)
+        numbers = (rate.value, rate.uncertainty)
+        self.compiled.step_screen(*streams, known.step, *numbers, good, screens)
+
+        def exact(part: slice) -> BoundResult:
+            return replay(w_a[part], w_b[part], m[part], v[part], premises, rate)
+
+        self._bound(judging, "replay", screens, exact)
 
     def _singles(self, pair: tuple[Values, Values]) -> tuple[NDArray[np.float32], ...]:
         return tuple(self._single(values) for values in pair)
 
-    def _bound(self, judging: Judging, bound: str, screens: NDArray[np.float32]) -> None:
+    def _bound(
+        self,
+        judging: Judging,
+        bound: str,
+        screens: NDArray[np.float32],
+        exact: Callable[[slice], BoundResult],
+    ) -> None:
         """Judge the blocks that the screen does not clear, the most suspicious ones first."""
         enough = min(judging.highest(bound) * (1 + PRECISION), 1 - MARGIN)
         cleared = self.size
@@ -315,14 +358,12 @@ class _Chunk:
                     break
                 start = number * BLOCK
                 part = slice(start, min(start + BLOCK, self.size))
-                result = self._exact(judging, bound, part)
+                result = exact(part)
                 judging.keep(result.shifted(self.offset + start))
                 enough = min(judging.highest(bound) * (1 + PRECISION), 1 - MARGIN)
                 cleared -= part.stop - start
         if cleared:
-            judging.keep(
-                replace(self._exact(judging, bound, slice(0, 0)), ratio=0.0, judged=cleared)
-            )
+            judging.keep(replace(exact(slice(0, 0)), ratio=0.0, judged=cleared))
 
     def _exact(self, judging: Judging, bound: str, part: slice) -> BoundResult:
         premises = judging.pair.premises

@@ -9,6 +9,7 @@ A screen is an upper bound of a ratio |value|/limit, made from a lower bound of 
   what underflow adds is left out.
 - displacement, EL: its blocks are put into four groups, each with the least numerator, the least
   cap and the largest denominator (√v_A + ε) of its blocks.
+- replay: the ratio itself, with the learning rate solved from the same chunk.
 - the slack of the weights is linear in both sizes and taken exactly.
 
 What is computed differently from the exact code may differ by rounding, which :data:`MARGIN`
@@ -18,7 +19,7 @@ covers: a screen clears a block only below 1 − MARGIN.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -33,6 +34,7 @@ from ckptools.compare.bounds.displacement import (
     tight_sums,
 )
 from ckptools.compare.bounds.premises import AdamPremises
+from ckptools.compare.bounds.replay import step_terms
 from ckptools.compare.bounds.result import Floats
 
 #: Elements that are cleared or judged together.
@@ -41,8 +43,8 @@ BLOCK = 2048
 MARGIN = 1e-5
 #: A ratio below 1 is told to this precision, relatively: no finding depends on it.
 PRECISION = 0.03
-#: How many coefficients there are for the moments and for the weights.
-COEFFICIENTS = (15, 40)
+#: How many coefficients there are for the moments, the weights, and a single step.
+COEFFICIENTS = (15, 40, 10)
 _GROUPS = 4
 
 
@@ -52,6 +54,7 @@ class Screen:
 
     moments: Floats
     weights: Floats
+    step: Floats
 
 
 @lru_cache(maxsize=512)
@@ -62,8 +65,9 @@ def screen(premises: AdamPremises) -> Screen | None:
     that could be judged.
     """
     with np.errstate(all="ignore"):
-        found = Screen(_moments(premises), _weights(premises))
+        found = Screen(_moments(premises), _weights(premises), _single_step(premises))
     whole = np.isfinite(found.moments).all() and not np.isnan(found.weights).any()
+    whole = whole and (premises.steps != 1 or np.isfinite(found.step).all())
     return found if whole else None
 
 
@@ -89,6 +93,14 @@ def _moments(premises: AdamPremises) -> Floats:
             premises.beta1,
         ]
     )
+
+
+def _single_step(premises: AdamPremises) -> Floats:
+    """Return what the replay of one step needs; zeros for longer ways."""
+    if premises.steps != 1:
+        return np.zeros(COEFFICIENTS[2])
+    terms = step_terms(premises)
+    return np.array([getattr(terms, field.name) for field in fields(terms)])
 
 
 def _weights(premises: AdamPremises) -> Floats:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,11 @@ class LearningRate:
         return self.slack / self.squares if self.squares > 0 else math.inf
 
     @property
+    def determined(self) -> bool:
+        """Whether the tensors settle the learning rate well enough to prove anything."""
+        return self.value > 0 and self.uncertainty <= _LOOSEST_RATE * self.value
+
+    @property
     def residual(self) -> float:
         """√(Σ(y − lr̂x)²/Σy²): 0 for a direct successor, near 1 for strangers; NaN unmoved."""
         if self.remainder <= 0 or self.squares <= 0:
@@ -123,8 +129,7 @@ def replay(
     For AMSGrad, ``v_b`` is the running maximum.
     """
     failed = premises.failing(NEEDS)
-    determined = rate.value > 0 and rate.uncertainty <= _LOOSEST_RATE * rate.value
-    if premises.steps != 1 or not determined:
+    if premises.steps != 1 or not rate.determined:
         return BoundResult("replay", failed=(*failed, "learning-rate"))
     step = _step(w_a, w_b, m_b, v_b, premises)
     limit = step.slack + rate.uncertainty * np.abs(step.x)
@@ -133,25 +138,64 @@ def replay(
     return from_ratios("replay", ratio, step.judged & ~np.isnan(ratio), failed)
 
 
+@dataclass(frozen=True, slots=True)
+class StepTerms:
+    """What the step's equation and its slack need of the premises.
+
+    With root = √v/second + eps: x = m/first/root + decay·w_A, and the slack is
+    weight·max(|w_A|, |w_B|) + (relative + lost)·|y| + eta·(1 + 2/(first·root))
+    + copy·(|w_A| + |w_B|) + floor, where lost is eta/v, ``unseen`` for v = 0.
+    """
+
+    first: float
+    second: float
+    eps: float
+    decay: float
+    weight: float
+    relative: float
+    eta: float
+    unseen: float
+    copy: float
+    floor: float
+
+
+@lru_cache(maxsize=256)
+def step_terms(premises: AdamPremises) -> StepTerms:
+    """Return the numbers of one step, the same for every element."""
+    scale1, scale2 = _bias_corrections(premises)
+    eta = premises.underflow
+    stored = premises.weight_dtype if premises.master else ""
+    return StepTerms(
+        first=scale1,
+        second=math.sqrt(scale2),
+        eps=premises.eps,
+        decay=premises.decay,
+        weight=_weight_rounding(premises),
+        relative=float(update_rounding(premises, np.array(scale1), np.array(scale2))),
+        eta=eta,
+        unseen=math.sqrt(eta) / premises.eps if premises.eps else math.inf,
+        copy=ROUNDOFF.get(stored, 0.0),
+        floor=2 * UNDERFLOW.get(stored, 0.0),
+    )
+
+
 def _step(w_a: Values, w_b: Values, m_b: Values, v_b: Values, premises: AdamPremises) -> _Step:
     """Return the step's equation y = lr·x with its slack.
 
     The update is at most |y| plus lr λ|w_A|, and lr λ ≤ 0.1 adds less than u_w|w_A|.
     """
     older, newer, first, second = (float64(values) for values in (w_a, w_b, m_b, v_b))
-    eta, scale1, scale2 = premises.underflow, *_bias_corrections(premises)
+    terms = step_terms(premises)
     with np.errstate(all="ignore"):
-        root = np.sqrt(second) / math.sqrt(scale2) + premises.eps
-        x = first / scale1 / root + premises.decay * older
+        root = np.sqrt(second) / terms.second + terms.eps
+        x = first / terms.first / root + terms.decay * older
         y = older - newer
         size = np.maximum(np.abs(older), np.abs(newer))
-        relative = update_rounding(premises, np.array(scale1), np.array(scale2))
-        lost = np.where(second > 0, eta / second, math.sqrt(eta) / np.float64(premises.eps))
-        slack = _weight_rounding(premises) * size + (relative + lost) * np.abs(y)
-        slack += eta * (1 + 2 / (scale1 * root))
-        if premises.master:
-            stored = premises.weight_dtype
-            slack += ROUNDOFF[stored] * (np.abs(older) + np.abs(newer)) + 2 * UNDERFLOW[stored]
+        lost = np.where(second > 0, terms.eta / second, terms.unseen)
+        slack = terms.weight * size + (terms.relative + lost) * np.abs(y)
+        slack += terms.eta * (1 + 2 / (terms.first * root))
+        if terms.copy:
+            slack += terms.copy * (np.abs(older) + np.abs(newer)) + terms.floor
     judged = np.isfinite(x) & np.isfinite(y) & np.isfinite(slack)
     return _Step(x, y, slack, judged)
 
