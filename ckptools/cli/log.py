@@ -33,6 +33,13 @@ from ckptools.types.blocks import Result
     metavar="OUT.md",
     help="Write a training record of the last epoch, in Markdown; a new file.",
 )
+@click.option(
+    "--pattern",
+    "patterns",
+    multiple=True,
+    metavar="REGEX",
+    help="Keys of your own: (?P<term>…), (?P<layer>…) and (?P<phase>…) say what they mean.",
+)
 @rule_options
 @output_options
 def command(
@@ -41,6 +48,7 @@ def command(
     card: Path | None,
     checkpoints: tuple[Path, ...],
     record: Path | None,
+    patterns: tuple[str, ...],
     select: tuple[tuple[str, ...], ...],
     ignore: tuple[tuple[str, ...], ...],
     **how: Any,
@@ -48,7 +56,8 @@ def command(
     """Audit the training logs FILES: loss weights, counterfactuals, gradients, layers.
 
     The kind of log is told by its content: free text in English or Chinese, mmcv and mmengine
-    text and JSON, DETR log.txt, trainer_state.json, JSONL, CSV and TensorBoard event files.
+    text and JSON, DETR log.txt, trainer_state.json, JSONL, CSV, TensorBoard event files and
+    offline runs of wandb.
 
     \b
     Examples:
@@ -61,7 +70,8 @@ def command(
     from ckptools.workflows.log import log
     from ckptools.workflows.record import record as markdown
 
-    found = log(*files, card=card, checkpoints=checkpoints, **rule_settings(select, ignore), **how)
+    settings = rule_settings(select, ignore)
+    found = log(*files, card=card, checkpoints=checkpoints, patterns=patterns, **settings, **how)
     if record is not None:
         output.keep(markdown(found), record)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,8 @@ class Logged:
             "split": _split(self.audit),
             "warnings": _warnings(self.audit),
             "clipping": _clipping(self.audit),
+            "gradient_norms": asdict(self.audit.norms) if self.audit.norms else None,
+            "loss_scaler": asdict(self.audit.scaler) if self.audit.scaler else None,
             **(self.alignment.document() if self.alignment else {}),
             **shared,
         }
@@ -152,6 +154,7 @@ def log(
     *paths: str | Path,
     card: str | Path | Card | None = None,
     checkpoints: Sequence[str | Path] = (),
+    patterns: Sequence[str] = (),
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
     baseline: Sequence[str] = (),
@@ -164,16 +167,17 @@ def log(
     ----------
     card: a run card (or its path) with what the logs leave out.
     checkpoints: files or folders of the same run, laid beside the log by step or epoch.
+    patterns: regular expressions for keys of your own, with the groups term, layer and phase.
     select, ignore, baseline, limits: which LOG rules run, what is accepted, and their limits.
     fail_on: the least severity that makes ``exit_code`` 1: error, warning, or never.
 
     Raises
     ------
     OpenError: a log cannot be read, or holds no training values; there is no checkpoint.
-    SettingsError: the card, a rule or a limit is wrong.
+    SettingsError: the card, a pattern, a rule or a limit is wrong.
     """
     known = card if isinstance(card, Card) or card is None else read_card(Path(card))
-    found = audit(read(*paths), known)
+    found = audit(read(*paths, patterns=patterns), known)
     evidence = Evidence(log=found, limits=dict(limits or {}))
     wanted = [one.code for one in chosen(select, ignore) if one.needs == ("log",)]
     judgement = judge(evidence, select=wanted or ("LOG",), ignore=ignore, baseline=baseline)

@@ -111,3 +111,13 @@ def test_what_is_no_log_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "x.log"
     path.write_bytes(b"\0" * 64)
     assert document(capsys, path)["error"] == "UnknownFormat"
+
+
+def test_patterns_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"step": 1, "pts@L3": 0.5}\n{"step": 2, "pts@L3": 0.25}\n')
+    own = ["--pattern", r"(?P<term>\w+)@L(?P<layer>\d+)"]
+    cli.run(["log", str(path), *own, "--format", "csv"])
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split(",")[6:8] for row in rows[1:]] == [["3", "pts"]] * 2
+    assert cli.run(["log", str(path), "--pattern", "("]) == 2
