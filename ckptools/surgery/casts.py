@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ckptools.errors import OperationError
-from ckptools.sources.arrays import NUMPY_TYPES, iter_chunks
+from ckptools.sources.arrays import NUMPY_TYPES
+from ckptools.surgery import values
 from ckptools.surgery.segments import Fresh
 from ckptools.surgery.torch_writer import CLASSES, UNTYPED, children, raw
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
@@ -31,7 +32,7 @@ def payload(storage: Storage, old: str, new: str) -> Fresh:
 def _converted(whole: TensorRef, new: str) -> Iterator[memoryview]:
     assert whole.storage is not None
     order: Literal["<", ">"] = "<" if whole.storage.byteorder == "little" else ">"
-    for chunk in iter_chunks(whole):
+    for chunk in values.chunks(whole):
         plain = convert(chunk, new).view(f"u{ITEMSIZE[new]}")
         yield raw(plain.astype(plain.dtype.newbyteorder(order), copy=False))
 

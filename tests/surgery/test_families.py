@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from ckptools.surgery.operation import operations
 from ckptools.workflows.operate import operate
-from tests.builders.family_models import FAMILIES, resume, training_dict
+from tests.builders.family_models import FAMILIES, resume, step, training_dict
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -81,3 +82,31 @@ def test_lora_starts_as_nothing_and_its_base_stays(files: Path, tmp_path: Path) 
             assert not torch.equal(value, old[name])
         else:
             assert torch.equal(value, old[name])
+
+
+@pytest.mark.parametrize(("operation", "blocks"), [("reset", 3), ("drop", 2), ("rescale", 3)])
+def test_shards_that_transformers_wrote_are_read_by_it(
+    operation: str, blocks: int, tmp_path: Path
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = FAMILIES["llama"][0](3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    step(model, optimizer)
+    folder = tmp_path / "checkpoint-1"
+    model.save_pretrained(folder, max_shard_size="8KB")
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    operate(operation, folder, module="model.layers.1")
+    output = tmp_path / f"checkpoint-1.{operation}"
+    config = json.loads((output / "config.json").read_text()) | {"num_hidden_layers": blocks}
+    (output / "config.json").write_text(json.dumps(config))
+    again, info = LlamaForCausalLM.from_pretrained(output, output_loading_info=True)
+    assert not any(info.values())
+    resumed = torch.optim.AdamW(again.parameters(), lr=1e-3)
+    resumed.load_state_dict(torch.load(output / "optimizer.pt", weights_only=True))
+    names = [name for name, _ in again.named_parameters()]
+    zero = {i for i, state in resumed.state_dict()["state"].items() if not state["exp_avg"].any()}
+    touched = {i for i, name in enumerate(names) if name.startswith("model.layers.1.")}
+    assert zero == (touched if operation == "reset" else set())
+    step(again.train(), resumed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ OPERATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("cast", {"dtype": "float32"}),
     ("cast", {"dtype": "bfloat16"}),
     ("drop", {}),
+    ("rename", {"to": "other"}),
+    ("blend", {"optimizer": "keep", "shrink": 0.4, "amount": 0.1}),
 )
 
 
@@ -71,10 +74,13 @@ def test_what_is_not_named_keeps_every_bit(
             _use_new_zipfile_serialization=not legacy,
         )
         try:
+            planned = operate(name, path, target, dry_run=True, module=f"net.{chosen}", **options)
             receipt = operate(name, path, target, module=f"net.{chosen}", **options)
         except OperationError:
-            assert not target.exists()
+            assert sorted(os.listdir(folder)) == ["a.pth"]
             return
+        assert planned.changes == receipt.changes
+        assert (planned.untouched, planned.notes) == (receipt.untouched, receipt.notes)
         saved = torch.load(target, weights_only=True)
         assert saved["note"] == [1, (2.5, None), {"deep": b"bytes"}]
         check(weights, saved["model"], receipt, chosen)
@@ -99,7 +105,7 @@ def check(
             continue
         other = new[renames.get(key, key)]
         storage = value.untyped_storage().data_ptr()
-        if storage not in touched or receipt.operation == "drop":
+        if storage not in touched or receipt.operation in ("drop", "rename"):
             assert other.dtype == value.dtype
             assert torch.equal(other, value)
             assert other.stride() == value.stride()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -316,3 +317,22 @@ def test_fresh_values_may_match_their_siblings(healthy: Path) -> None:
     sizes = [old[name.format(block)].square().mean().sqrt() for block in (0, 2)]
     mine = new["model_state_dict"][name.format(1)].square().mean().sqrt()
     assert mine.item() == pytest.approx(float(sum(sizes)) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["reset", "rescale", "blend", "cast", "drop"])
+def test_memory_is_bounded_by_a_chunk_and_not_by_a_tensor(name: str, tmp_path: Path) -> None:
+    large = {f"layers.{i}.weight": torch.ones(2048, 4096) for i in range(2)}
+    torch.save(large, tmp_path / "large.pth")
+    del large
+    own: dict[str, Any] = {
+        "rescale": {"factor": 2.0},
+        "cast": {"dtype": "bfloat16"},
+        "blend": {"shrink": 0.5},
+    }
+    tracemalloc.start()
+    try:
+        operate(name, tmp_path / "large.pth", module="layers.1", **own.get(name, {}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 << 20  # one tensor has 32 MiB

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ckptools.errors import OperationError
-from ckptools.sources.arrays import iter_chunks
-from ckptools.surgery import casts
+from ckptools.surgery import casts, values
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import ANY_MODULE, SET, Option, chosen, operation
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
@@ -63,7 +62,7 @@ def cast(
 def _loss(tensor: NamedTensor, dtype: str, overflow: str) -> str:
     """Return what a cast loses beyond rounding; raise where finite values become infinite."""
     infinite = flushed = 0
-    for chunk in iter_chunks(tensor.ref):
+    for chunk in values.chunks(tensor.ref):
         with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
             before = chunk.astype(np.float64)
             after = casts.convert(chunk, dtype).astype(np.float64)
