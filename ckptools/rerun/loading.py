@@ -23,9 +23,10 @@ Weights = dict[str, Tensor]
 _IMPLEMENTATION = {"params", "fused", "foreach", "capturable", "differentiable"}
 #: slots that have the shape of their parameter in every optimizer that keeps them
 _FULL = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg")
-#: what PEFT puts between a module and its weight, and leaves out of an adapter file
-_ADAPTER = re.compile(
-    r"\.(lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)|modules_to_save)\.[^.]+(?=\.|$)"
+#: what PEFT puts into the names of a model, and leaves out of an adapter file
+_ADAPTER = (
+    (re.compile(r"(\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))\.[^.]+"), r"\1"),
+    (re.compile(r"\.modules_to_save\.[^.]+"), ""),
 )
 
 
@@ -101,7 +102,7 @@ def read_weights(checkpoint: Checkpoint, model: nn.Module, *, lenient: bool = Fa
             where=checkpoint.path,
             next=f"the model has {next(iter(wanted), 'no weights')}; see ckptools inspect --list",
         )
-    held = _untied(_held(best), model)
+    held = _untied(_held(best, wanted), model)
     wanted = {name: shape for name, shape in wanted.items() if name not in tied(model)}
     absent = [name for name in wanted if name not in held]
     frozen = _left_out(model, held)
@@ -149,10 +150,15 @@ def _by_plain_name(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(keys: Iterable[str]) -> dict[str, str]:
-    """Return the name of each key without wrapper prefixes and adapter names."""
-    _, names = strip(keys)
-    short = {key: _ADAPTER.sub(r".\1", name) for key, name in names.items()}
-    return short if len(set(short.values())) == len(short) else names
+    """Return the name of each key without wrapper prefixes."""
+    return strip(keys)[1]
+
+
+def _as_saved(name: str) -> str:
+    """Return what an adapter file calls a tensor of the model."""
+    for pattern, short in _ADAPTER:
+        name = pattern.sub(short, name)
+    return name
 
 
 def tied(model: nn.Module) -> dict[str, str]:
@@ -177,13 +183,18 @@ def _untied(held: Mapping[str, TensorRef], model: nn.Module) -> dict[str, Tensor
     return found | {names[name]: ref for name, ref in held.items() if name in names}
 
 
-def _held(weights: WeightSet) -> dict[str, TensorRef]:
-    """Return a weight set's tensors by plain name."""
-    return {_ADAPTER.sub(r".\1", one.name): one.ref for one in weights.tensors}
+def _held(weights: WeightSet, wanted: Mapping[str, Any]) -> dict[str, TensorRef]:
+    """Return a weight set's tensors by the model's names."""
+    short = {_as_saved(name): name for name in wanted}
+    return {
+        one.name if one.name in wanted else short.get(one.name, one.name): one.ref
+        for one in weights.tensors
+    }
 
 
 def _shared(weights: WeightSet, wanted: Mapping[str, tuple[int, ...]]) -> int:
-    return sum(wanted.get(name) == ref.shape for name, ref in _held(weights).items())
+    held = _held(weights, wanted)
+    return sum(wanted.get(name) == ref.shape for name, ref in held.items())
 
 
 def put(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

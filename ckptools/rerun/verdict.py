@@ -21,7 +21,7 @@ from ckptools.rerun.explanation import explain
 from ckptools.rerun.features import feature_rung, features, outputs
 from ckptools.rerun.gap import TERM_LIMIT, Gap, certainly_larger, gap, worst_term
 from ckptools.rerun.gradients import GradientTable, gradient_norm, gradient_rung, gradient_table
-from ckptools.rerun.knockout import knock_out_rung, knock_outs
+from ckptools.rerun.knockout import idle_parts, knock_out_rung, knock_outs
 from ckptools.rerun.loading import Fit, rates, read_weights
 from ckptools.rerun.logged import changed_totals, changed_weights
 from ckptools.rerun.measuring import Measuring, Terms, log_ratio
@@ -405,11 +405,9 @@ class Ladder:
 
         def question() -> Rung:
             table = gradient_table(self.measuring, self.bad, self.units)
-            earlier = None
-            if self.earlier is not None:
-                earlier = gradient_table(self.measuring, self.good, self.units)
+            earlier = None if self.earlier is None else gradient_norm(self.measuring, self.good)
             rung, wild = gradient_rung(table, earlier)
-            if wild and earlier is not None and math.isfinite(earlier.total):
+            if wild and earlier is not None and math.isfinite(earlier):
                 rung, found[0] = self._gradient_scan(rung, table, earlier)
             return rung
 
@@ -417,7 +415,7 @@ class Ladder:
         return found[0]
 
     def _gradient_scan(
-        self, rung: Rung, table: GradientTable, earlier: GradientTable
+        self, rung: Rung, table: GradientTable, earlier: float
     ) -> tuple[Rung, Verdict | None]:
         """Search for the module that makes the gradient wild, as the restore scan does."""
         scan = restore.scan(
@@ -426,7 +424,7 @@ class Ladder:
             self.good,
             self.modules,
             bad_loss=table.total,
-            good_loss=earlier.total,
+            good_loss=earlier,
             least_harm=math.exp(2.0),
         )
         evidence = rung.evidence | {"winner": list(scan.winner), "harm": scan.harm}
@@ -440,7 +438,7 @@ class Ladder:
                 "{modules} make one batch's gradient {times:.0f} times as large, in both "
                 "directions, and a loss term has grown beside it",
                 modules=where,
-                times=table.total / earlier.total,
+                times=table.total / earlier,
             )
             rung = replace(rung, answered=True, message=message)
             return rung, Verdict("supported", "weights", message, where, "module")
@@ -461,10 +459,11 @@ class Ladder:
 
     def _knock_out(self) -> Verdict | None:
         def question() -> Rung:
-            units = list(self.modules)
-            now = knock_outs(self.measuring, self.bad, units)
-            before = knock_outs(self.measuring, self.good, units) if self.earlier else None
-            return knock_out_rung(now, before)
+            now = knock_outs(self.measuring, self.bad, list(self.modules))
+            if self.earlier is None:
+                return knock_out_rung(now, None)
+            idle = idle_parts(now)  # what else carried something before is of no interest
+            return knock_out_rung(now, knock_outs(self.measuring, self.good, idle) if idle else {})
 
         self._ask(question)
         return None
