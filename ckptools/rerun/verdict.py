@@ -104,7 +104,7 @@ class Ladder:
         fit: Fit = read_weights(checkpoint, self.measuring.model, lenient=self.lenient)
         self.not_judged += [
             say("{path}: {problem}", path=checkpoint.path, problem=problem)
-            for problem in fit.problems()
+            for problem in fit.notes()
         ]
         return fit.weights
 
