@@ -102,12 +102,17 @@ def explain_warnings(count: int, steps: int, named: Sequence[int]) -> Warnings:
     """Return the checking interval that makes ``count`` of ``steps`` a warning at every look.
 
     An interval k > 1 does so when there are just as many multiples of k among the steps (counted
-    from 0 or 1) and all steps that the log names are multiples of k.
+    from 0 or 1) and all steps that the log names are multiples of k.  Small counts fit several
+    intervals by chance (3 of 64 would be one in 17, and as well one in 31): then none is believed.
     """
-    for interval in range(2, LONGEST_INTERVAL + 1):
-        looks = {steps // interval, -(-steps // interval)}
-        if count in looks and count > 1 and not any(step % interval for step in named):
-            return Warnings(count, steps, interval, 1.0, tuple(named))
+    found = [
+        interval
+        for interval in range(2, LONGEST_INTERVAL + 1)
+        if count in (steps // interval, -(-steps // interval))
+        and not any(step % interval for step in named)
+    ]
+    if count > 1 and len(found) == 1:
+        return Warnings(count, steps, found[0], 1.0, tuple(named))
     share = count / steps if count == steps else None
     return Warnings(count, steps, 1 if share else None, share, tuple(named))
 

@@ -17,10 +17,17 @@ _LAYERS = (
     re.compile(r"(?P<a>(?:.*[._/])?loss_.+?)_(?P<n>\d{1,4})(?P<b>(?:_unscaled)?)$"),
     re.compile(r"(?P<a>[a-z_]+)\.(?P<n>\d{1,4})(?P<b>)$"),
 )
+
+
+def _phase(english: str, chinese: str) -> re.Pattern[str]:
+    """Return what begins the name of a phase's value; English words end where they end."""
+    return re.compile(rf"^(?:(?:{english})(?!(?-i:[a-z]))|{chinese})(?:集)?[_/.\s]*", re.I)
+
+
 _PHASES = (
-    ("val", re.compile(r"^(?:val(?:id|idation)?|eval|验证)(?:集)?[_/.\s]*", re.I)),
-    ("test", re.compile(r"^(?:test|测试)(?:集)?[_/.\s]*", re.I)),
-    ("train", re.compile(r"^(?:train(?:ing)?|训练)(?:集)?[_/.\s]*", re.I)),
+    ("val", _phase(r"val(?:idation)?|valid(?!_predictions)|eval(?:uation)?", "验证")),
+    ("test", _phase("test", "测试")),
+    ("train", _phase("train(?:ing)?", "训练")),
 )
 _NAMED = {
     "损失": "total",
@@ -52,6 +59,7 @@ _NAMED = {
     "maximum_gradient_norm": "grad_norm",
     "minimum_gradient_norm": "grad_norm",
     "有效预测数": "valid_predictions",
+    "valid_predictions": "valid_predictions",
 }
 #: what stands in a log beside losses and never belongs into a total
 _NOT_A_LOSS = re.compile(

@@ -50,3 +50,9 @@ def test_without_a_clip_there_is_nothing_to_say() -> None:
     given = clipping_of(log_of("Epoch 1: grad_norm: 3.0\n"), 1.0)
     assert given is not None
     assert given.saturated
+
+
+def test_a_small_count_fits_several_intervals_and_explains_none() -> None:
+    assert explain_warnings(3, 64, ()).interval is None
+    assert explain_warnings(3, 64, ()).share_of_checks is None
+    assert explain_warnings(937, 4689, ()).interval == 5
