@@ -163,12 +163,13 @@ def _by_unit(gradients: Mapping[str, Tensor], units: Mapping[str, str]) -> dict[
     return {unit: _norm(inside) for unit, inside in members.items()}
 
 
-def gradient_rung(table: GradientTable, earlier: GradientTable | None) -> tuple[Rung, bool]:
+def gradient_rung(table: GradientTable, earlier: float | None) -> tuple[Rung, bool]:
     """Return the rung, and whether the gradient has gone out of hand since the earlier checkpoint.
 
-    Without an earlier one only a gradient that is no number is out of hand.
+    ``earlier`` is that one's norm on the same batch; without it only a gradient that is no number
+    is out of hand.
     """
-    effect = None if earlier is None else log_ratio(table.total, earlier.total)
+    effect = None if earlier is None else log_ratio(table.total, earlier)
     wild = not math.isfinite(table.total) if effect is None else effect > LIMIT
     layer = table.leading or "total"
     if earlier is None:
@@ -182,20 +183,21 @@ def gradient_rung(table: GradientTable, earlier: GradientTable | None) -> tuple[
             "one batch's gradient has a norm of {norm:.4g}, the earlier checkpoint's {before:.4g} "
             "on the same batch; {term} makes it so",
             norm=table.total,
-            before=earlier.total,
+            before=earlier,
             term=layer,
         )
     else:
         message = say(
             "one batch's gradient has a norm of {norm:.4g}, the earlier checkpoint's {before:.4g} "
-            "on the same batch: alike; {term} adds most",
+            "on the same batch, not {times:.0f} times apart; {term} adds most",
             norm=table.total,
-            before=earlier.total,
+            before=earlier,
+            times=math.exp(LIMIT),
             term=layer,
         )
     evidence = {
         "table": table.document(),
-        "earlier": None if earlier is None else earlier.document(),
+        "earlier": earlier,
         "wild": wild,
     }
     rung = Rung("gradient-table", False, effect, limit=LIMIT, message=message, evidence=evidence)

@@ -125,10 +125,15 @@ def _permuted(model: nn.Module, name: str) -> Iterator[None]:
             table.copy_(kept)
 
 
+def idle_parts(found: Mapping[str, float]) -> list[str]:
+    """Return the parts that can be shuffled without harm."""
+    return [name for name, effect in found.items() if abs(effect) < IDLE]
+
+
 def knock_out_rung(found: Mapping[str, float], earlier: Mapping[str, float] | None) -> Rung:
     """Return the rung: parts that carry nothing now, though they did in the earlier checkpoint."""
     before = earlier or {}
-    idle = [name for name, effect in found.items() if abs(effect) < IDLE]
+    idle = idle_parts(found)
     lost = [name for name in idle if before.get(name, 0.0) > LIMIT]
     effect = max((before[name] - found[name] for name in lost), default=0.0)
     if lost:

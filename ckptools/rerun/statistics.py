@@ -243,6 +243,28 @@ class Bet:
         return min(max(best, 0.0), most)
 
 
+def least_steps(margin: float, clip: float, alpha: float = ALPHA) -> int:
+    """Return how many steps the two bets need at least: all of them at the clip."""
+    pace = [math.log1p(0.95 * (clip - m) / (clip + m)) for m in (margin, -margin)]
+    return math.ceil(math.log(1.0 / alpha) / min(pace))
+
+
+def check_steps(steps: int, margin: float, clip: float, alpha: float = ALPHA) -> None:
+    """Refuse a training too short for either bet to be won (SettingsError)."""
+    least = least_steps(margin, clip, alpha)
+    if steps < least:
+        raise SettingsError(
+            say(
+                "this design cannot decide: {steps} paired steps are fewer than the {least} that "
+                "the largest effect takes at alpha {alpha:g}",
+                steps=steps,
+                least=least,
+                alpha=alpha,
+            ),
+            next=say("more steps, or more seeds"),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Course:
     """What two bets against each other came to.

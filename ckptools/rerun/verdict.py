@@ -25,7 +25,7 @@ from ckptools.rerun.knockout import idle_parts, knock_out_rung, knock_outs
 from ckptools.rerun.loading import Fit, rates, read_weights
 from ckptools.rerun.logged import changed_totals, changed_weights
 from ckptools.rerun.measuring import Measuring, Terms, log_ratio
-from ckptools.rerun.statistics import ALPHA, Comparison, compare
+from ckptools.rerun.statistics import ALPHA, Comparison, check_steps, compare
 from ckptools.rerun.task import Task
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.verdict import RUNGS, ArmResult, Rung, Verdict
@@ -60,11 +60,13 @@ class Ladder:
     steps: int = STEPS
     rungs: list[Rung] = field(default_factory=list)
     not_judged: list[str] = field(default_factory=list)
+    _deciding: Rung | None = None
 
     def climb(self) -> Verdict:
         """Return the verdict; ``rungs``, ``arms`` and ``not_judged`` tell how it came about.
 
-        TaskError when the task breaks its protocol, NotComparable when a file does not fit it.
+        TaskError when the task breaks its protocol, NotComparable when a file does not fit it,
+        SettingsError when so few seeds and steps cannot decide anything.
         """
         self._prepare()
         first = [self._environment, self._gap, self._restore] if self.earlier else [self._logged]
@@ -72,6 +74,8 @@ class Ladder:
         answer: Verdict | None = None
         for step in (*first, self._gradient, self._knock_out, self._features, last):
             found = step()
+            if answer is None and found is not None:
+                self._deciding = self.rungs[-1]
             answer = answer or found
             if answer is not None and answer.decision != "undecided" and not self.all_rungs:
                 break
@@ -80,6 +84,7 @@ class Ladder:
     # -- before the first rung -------------------------------------------------------------------
 
     def _prepare(self) -> None:
+        check_steps(len(self.seeds) * (self.steps - 1), blame.MARGIN, blame.CLIP)
         with seeded(0):
             model = self.task.build()
         self.measuring = Measuring(self.task, model)
@@ -614,8 +619,7 @@ class Ladder:
 
     def _concluded(self, verdict: Verdict) -> Verdict:
         """Return the verdict with what the whole climb adds to it."""
-        last = self.rungs[-1]
-        deciding = next((one for one in self.rungs if one.answered), last)
+        deciding = self._deciding or self.rungs[-1]
         climbed = {one.name for one in self.rungs}
         possible = RUNGS if self.earlier else (*RUNGS[:1], *RUNGS[3:])
         if self.earlier is None:

@@ -102,3 +102,34 @@ def test_optimizer_state_is_blamed_after_a_short_training(lanes_run: Path, tmp_p
     assert (found.verdict.decision, found.verdict.cause) == ("supported", "optimizer")
     assert found.rungs[-1].name == "dynamics"
     assert len({len(arm.trials) for arm in found.arms}) == 1
+
+
+def test_all_rungs_are_climbed_on_demand(lanes_run: Path, tmp_path: Path) -> None:
+    planted, found = ask(lanes_run, "scaled-layer", tmp_path, all_rungs=True)
+    assert found.verdict.module == planted.target
+    assert [rung.name for rung in found.rungs] == list(RUNGS)
+    assert found.verdict.not_needed == ()
+    assert [(one.code, one.target) for one in found.findings][:1] == [("EXP101", planted.target)]
+    document = found.document()
+    assert document["crashed"] == []
+    assert document["explanation"]
+
+
+def test_alone_a_shrunk_second_moment_is_blamed(lanes_run: Path, tmp_path: Path) -> None:
+    source = lanes_run / "checkpoint_epoch_3.pth"
+    planted = faults.plant(source, tmp_path / "sick.pth", "second-moments-shrunk", seed=1)
+    found = rerun(planted.path, TASK, settings={"size": "small"})
+    assert (found.verdict.decision, found.verdict.cause) == ("supported", "optimizer")
+    assert {"gap", "restore-scan"}.isdisjoint(rung.name for rung in found.rungs)
+    assert any("weights were not compared" in reason for reason in found.not_judged)
+
+
+def test_other_loss_weights_are_no_damage(lanes_run: Path) -> None:
+    found = rerun(
+        lanes_run / "checkpoint_epoch_3.pth",
+        TASK,
+        earlier=lanes_run / "checkpoint_epoch_2.pth",
+        settings={"size": "small", "aux_weights": 5.0},
+    )
+    assert (found.verdict.decision, found.verdict.cause) == ("refuted", "loss-weights")
+    assert [one.code for one in found.findings] == ["EXP105"]

@@ -127,11 +127,11 @@ def test_gradient_table(trained: Measuring, own: dict[str, Tensor]) -> None:
     assert table.leading == "near.0"
     assert "mean" in table.probes
     assert table.document()["terms"][1]["layer"] == 1
-    rung, wild = gradient_rung(table, table)
+    rung, wild = gradient_rung(table, table.total)
     assert (rung.effect, wild) == (0.0, False)
     broken = own | {"head.weight": torch.full_like(own["head.weight"], 1e38)}
     worse = gradient_table(trained, broken, units)
-    assert gradient_rung(worse, table)[1]
+    assert gradient_rung(worse, table.total)[1]
     assert gradient_rung(worse, None)[1]
 
 

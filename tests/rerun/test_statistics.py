@@ -15,10 +15,12 @@ from ckptools.rerun.statistics import (
     ALPHA,
     Bet,
     check_design,
+    check_steps,
     compare,
     follow,
     holm,
     least_p,
+    least_steps,
     pairs_for,
     pairs_needed,
     power,
@@ -199,3 +201,14 @@ def test_an_open_course_says_how_long_it_would_take() -> None:
     assert more is not None
     assert more > 8
     assert follow([0.35] * more * 2, margin=MARGIN, clip=CLIP).worse is True
+
+
+def test_a_training_too_short_for_any_bet_is_refused() -> None:
+    least = least_steps(MARGIN, CLIP)
+    check_steps(least, MARGIN, CLIP)
+    for value in (CLIP, -CLIP):  # the fewest steps with which either side can win
+        found = follow([value] * 100, margin=MARGIN, clip=CLIP)
+        assert found.worse is (value > 0)
+        assert found.steps <= least + 2
+    with pytest.raises(SettingsError, match="cannot decide"):
+        check_steps(least - 1, MARGIN, CLIP)

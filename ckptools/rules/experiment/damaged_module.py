@@ -38,11 +38,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for module in verdict.module.split(", "):
         yield found(
             module,
-            say(
-                "the weights of {module} are damaged: {reason}",
-                module=module,
-                reason=verdict.reason,
-            ),
+            say("damaged weights: {reason}", reason=verdict.reason),
             evidence={"effect": verdict.effect, "module": verdict.module},
             advice=restore(evidence.experiment, module),
         )
