@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 #: how weights were found where the log does not print them
 _METHODS = {"simplest numbers": say("simplest numbers"), "least squares": say("least squares")}
 
+_SURE = {
+    "simplest numbers": say("no other simple numbers do"),
+    "least squares": say("no other weights do"),
+}
+
 
 @rule("LOG101", "recovered-weights", severity="note", confidence="hint", needs=("log",))
 def check(evidence: Evidence) -> Iterator[Finding]:
@@ -46,16 +51,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         return
     if all(one == 1.0 for one in weights.weights.values()):
         return
-    sure = (
-        say("no other simple numbers do")
-        if weights.unique
-        else (
-            say(
-                "not unique: {others} other combinations of simple numbers do, too",
-                others=weights.others,
-            )
+    sure = _SURE[weights.method]
+    if not weights.unique:
+        sure = say(
+            "not unique: {others} other combinations of simple numbers do, too",
+            others=weights.others,
         )
-    )
     layers = ""
     if audit.layers and len(set(audit.layers)) == 1:
         layers = say(
