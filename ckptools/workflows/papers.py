@@ -48,7 +48,8 @@ class Papers:
     target: where the last one writes.
     receipt: of a dry run; :meth:`seal` makes it that of a real one.
     earlier: what came of the operations before the last.
-    in_place: papers of earlier runs are kept; one way back leads to the next.
+    in_place: papers of earlier runs are kept; one way back leads to the next.  Otherwise they
+        stand aside until the output has its name.
     """
 
     source: Checkpoint
@@ -60,28 +61,25 @@ class Papers:
     _aside: dict[Path, Path | None] = field(default_factory=dict)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    @property
-    def paths(self) -> tuple[Path, Path]:
-        """Where undo file and receipt go."""
+    def _places(self) -> tuple[Path, Path]:
+        """Return where undo file and receipt go."""
         path, number = self.target.path, 1
-        while self.in_place and self._taken(paper(path, UNDO)):
+        while self.in_place and paper(path, UNDO).exists():
             number += 1
             ending = self.target.path.name.removeprefix(stem(self.target.path))
             path = path.with_name(f"{stem(self.target.path)}.{number}{ending}")
         return paper(path, UNDO), paper(path, RECEIPT)
 
-    def _taken(self, path: Path) -> bool:
-        return path.exists() and self._named is None
-
     def seal(self, result: Result, temporary: Path) -> None:
         """Write both; the output has all its bytes, and lies at ``temporary``."""
-        undo, receipt = self.paths
+        undo, receipt = self._places()
         files = _through([*self.earlier, result])
         sums = [way_back.manifest({n: shas[i] for n, shas in _sums(files).items()}) for i in (0, 1)]
         if "" in files:
             sums = [str(files[""].source), str(files[""].output)]
         source, output = ({"path": os.path.abspath(p), "sha256": s} for p, s in self._ends(sums))
-        self._put_aside(undo, receipt)
+        for path in (undo, receipt):
+            self._aside[path] = self._open.enter_context(set_aside(path)) if path.exists() else None
         way_back.save(Target(undo, force=True), source, output, files)
         self.receipt = replace(
             self.receipt,
@@ -100,13 +98,6 @@ class Papers:
         folder = container.format in shards.FORMATS
         yield shards.folder_of(container) if folder else Path(self.source.path), sums[0]
         yield self.target.path, sums[1]
-
-    def _put_aside(self, *paths: Path) -> None:
-        """Keep what an earlier run left under these names until the output has its name."""
-        for path in paths:
-            self._aside[path] = None
-            if path.exists():
-                self._aside[path] = self._open.enter_context(set_aside(path))
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
