@@ -6,24 +6,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from ckptools.compare.axis_sums import axis_norms, total
 from ckptools.compare.bounds.premises import AdamPremises, from_settings
 from ckptools.compare.bounds.result import BoundResult
 from ckptools.compare.bounds.zero_sum import SATISFIED, broken, gradient_size
-from ckptools.compare.samples import head
 from ckptools.compare.targets import target_of
 from ckptools.types.change import Change
-from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
-from ckptools.types.tensor import FLOATING, TensorRef
+from ckptools.types.checkpoint import OptimizerState, ParameterState, WeightSet
+from ckptools.types.tensor import FLOATING
 
 #: First moments read of each file, in bytes; their second moments and the other file come on top.
 BYTES = 64 << 20
 _KINDS = frozenset({"Adam", "AdamW", "AMSGrad", "NAdam", "RAdam"})
 _SLOTS = ("exp_avg", "exp_avg_sq")
-#: Norms are at most so wide, and young while their gains differ less than this.
-_WIDEST, _YOUNG = 1 << 16, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +42,48 @@ def zero_sums(change: Change) -> list[ZeroSum]:
     found: list[ZeroSum] = []
     left = BYTES
     for before, after in zip(change.a.optimizers, change.b.optimizers, strict=False):
+        weights = next((one for one in change.b.weight_sets if one.name == after.set), None)
+        outputs = Outputs(weights)
         for old, new in _pairs(before, after):
-            if new.slots["exp_avg"].nbytes <= left:
+            axis = outputs.axis(new.name)
+            if axis is not None and new.slots["exp_avg"].nbytes <= left:
                 left -= new.slots["exp_avg"].nbytes
-                found.extend(_judged(after, old, new))
+                found.extend(_judged(after, old, new, axis))
     return found
 
 
-def young_norms(checkpoint: Checkpoint) -> bool:
-    """Return whether the gain of any norm still is the same for all features, to a thousandth.
+class Outputs:
+    """Which axis of a weight counts its outputs.
 
-    As long as a LayerNorm's gain is constant, as it starts, what reads it has gradients whose rows
-    sum to zero; that ends when the gain moves, and is no identity of the network.
+    Sums over inputs are zero, too, as long as the gain of the norm before them is even, as it
+    starts; that ends when training moves it, and is no identity of the network.
     """
-    return any(
-        tensor.kind == "parameter"
-        and len(tensor.ref.shape) == 1
-        and 8 <= tensor.ref.numel <= _WIDEST
-        and tensor.ref.dtype in FLOATING
-        and not tensor.name.endswith("bias")
-        and _even(tensor.ref)
-        for tensor in checkpoint.tensors()
-    )
 
+    def __init__(self, weights: WeightSet | None) -> None:
+        tensors = weights.tensors if weights is not None else ()
+        self._shapes = {tensor.name: tensor.ref.shape for tensor in tensors}
+        self._embeddings = {t.name for t in tensors if t.role == "embedding"}
+        self._transposed = any(self._by_bias(name) == 1 for name in self._shapes)
 
-def _even(ref: TensorRef) -> bool:
-    values = head(ref)
-    if values is None:
-        return False
-    spread, size = float(np.ptp(values)), float(np.abs(values).max())
-    return size > 0 and spread < _YOUNG * size
+    def axis(self, name: str | None) -> int | None:
+        """Return 0 for the first axis, 1 for the others, None where that is not known."""
+        shape = self._shapes.get(name or "")
+        if shape is None:
+            return None if self._transposed else 0
+        if len(shape) < 2:
+            return 0
+        if name in self._embeddings:
+            return 1
+        known = self._by_bias(name or "")
+        return known if known is not None or self._transposed else 0
+
+    def _by_bias(self, name: str) -> int | None:
+        """Return the axis that is as long as the bias beside a matrix, where only one is."""
+        shape = self._shapes.get(name, ())
+        bias = self._shapes.get(f"{name.removesuffix('weight')}bias", ())
+        if len(shape) != 2 or len(bias) != 1 or shape[0] == shape[1]:
+            return None
+        return shape.index(bias[0]) if bias[0] in shape else None
 
 
 def _pairs(
@@ -98,7 +105,9 @@ def _comparable(old: ParameterState, new: ParameterState) -> bool:
     return len(known) == 4 and len({ref.shape for ref in known}) == 1 and known[0].numel >= 8
 
 
-def _judged(after: OptimizerState, old: ParameterState, new: ParameterState) -> Iterator[ZeroSum]:
+def _judged(
+    after: OptimizerState, old: ParameterState, new: ParameterState, axis: int
+) -> Iterator[ZeroSum]:
     settings = after.groups[new.group].settings
     premises = [
         from_settings(
@@ -110,13 +119,13 @@ def _judged(after: OptimizerState, old: ParameterState, new: ParameterState) -> 
         for state in (old, new)
     ]
     earlier = _residuals(old, premises[0])
-    if not any(value < SATISFIED for value in earlier):
+    axis = min(axis, len(earlier) - 1)
+    if not earlier or not earlier[axis] < SATISFIED:
         return
     later = _residuals(new, premises[1])
-    for axis, (one, other) in enumerate(zip(earlier, later, strict=False)):
-        result = broken(one, other, new.slots["exp_avg"].numel, premises[1])
-        if result.ratio is not None:
-            yield ZeroSum(target_of(after, new), new.name, axis, one, other, result)
+    if later:
+        result = broken(earlier[axis], later[axis], new.slots["exp_avg"].numel, premises[1])
+        yield ZeroSum(target_of(after, new), new.name, axis, earlier[axis], later[axis], result)
 
 
 def _residuals(state: ParameterState, premises: AdamPremises) -> list[float]:

@@ -33,9 +33,10 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         moments are not what training left.
 
     False alarms
-        None where the limit of the rule is set to the clip in force ([limits] OPT111 = 5.0), as
-        far as the premises hold; 0 over 2,188 clipped histories. A clip that is only read from
-        the saved arguments may never have been used, or per group: then the finding is a hint.
+        Measured: 0 of 382 healthy files (below 0.78 % with 95 % confidence). None where the limit
+        of the rule is set to the clip in force ([limits] OPT111 = 5.0), as far as the premises
+        hold; 0 over 2,188 clipped histories. A clip that is only read from the saved arguments may
+        never have been used, or per group: then the finding is a hint.
 
     What to do
         Check where the training loop clips; if it does, look for the parameters whose gradient

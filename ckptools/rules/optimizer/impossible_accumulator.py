@@ -40,9 +40,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         The next step divides by these slots: it will be too large.
 
     False alarms
-        None as far as the premises hold (betas, step counts and settings as saved were used
-        throughout); where one fails the finding is a hint and names it. 0 over 140,000
-        adversarial histories of each kind.
+        Measured: 0 of 382 healthy files (below 0.78 % with 95 % confidence). None as far as the
+        premises hold (betas, step counts and settings as saved were used throughout); where one
+        fails the finding is a hint and names it. 0 over 140,000 adversarial histories of each kind.
 
     What to do
         Bring the state back from an earlier checkpoint, or reset the state of this parameter.

@@ -45,9 +45,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         The optimizer scales every step by a memory of gradients that this parameter never had.
 
     False alarms
-        None as far as the premises hold: the older file is an ancestor of the newer one, betas
-        constant between them, own step counts right. Where one fails the finding is a hint and
-        names it. 0 over 1e8 healthy elements of 86 families of gradients.
+        Measured: 0 of 381 healthy pairs (below 0.78 % with 95 % confidence). None as far as the
+        premises hold: the older file is an ancestor of the newer one, betas constant between them,
+        own step counts right. Where one fails the finding is a hint and names it. 0 over 1e8
+        healthy elements of 86 families of gradients.
 
     What to do
         Bring module and state back from the earlier checkpoint, or reset this state.

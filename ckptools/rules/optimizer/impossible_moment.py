@@ -33,9 +33,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         scaled down makes a step many times too large.
 
     False alarms
-        None as far as the premises hold: betas as saved were used throughout, the step count is
-        the parameter's own, moments started from zero. Where one fails the finding is a hint and
-        names it. 0 over 1e8 healthy elements of 86 families of gradients.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None as far as the
+        premises hold: betas as saved were used throughout, the step count is the parameter's own,
+        moments started from zero. Where one fails the finding is a hint and names it. 0 over 1e8
+        healthy elements of 86 families of gradients.
 
     What to do
         Bring the state back from an earlier checkpoint, or reset the state of this parameter.

@@ -38,9 +38,9 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         and a larger loss weight or a broken layer does not show in the steps.
 
     False alarms
-        Not yet measured; hint, and never more than a note: always clipping may be intended. A
-        gradient norm that is a round number by chance meets one of eleven clips to 2e-4 in about
-        0.05 % of files.
+        Measured: 0 of 382 healthy files (below 0.78 % with 95 % confidence). Not yet measured;
+        hint, and never more than a note: always clipping may be intended. A gradient norm that is a
+        round number by chance meets one of eleven clips to 2e-4 in about 0.05 % of files.
 
     What to do
         Look at the norm before clipping in the training log; raise the clip or lower the loss

@@ -41,6 +41,7 @@ SILENT_ON = {
     "the_next_step": pair,
     "less_than_the_limit": partial(pair, less),
     "early": partial(pair, steps=2),
+    "gains_as_they_started": partial(pair, steps=1),
     "sgd": partial(pair, None, "SGD"),
 }
 
