@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.logs.builder import Builder, Pieces
-from ckptools.logs.shapes import EXPONENT, LONG, PLUS, ZERO, Block, Whole, blocks, decoded
+from ckptools.logs.shapes import EXPONENT, LONG, Block, Whole, blocks, decoded
 from ckptools.types.records import EXACT, UNKNOWN
 
 #: shapes that are kept, and ways to read one; what comes after them is read line by line
@@ -137,24 +137,10 @@ class Lines:
 
 
 class Learner:
-    """Learns what lines say from a reader's ``understand``, which returns None for strange ones.
+    """Learns what lines say from a reader's ``understand``, which returns None for strange ones."""
 
-    Parameters
-    ----------
-    strict: values have no plus sign and no leading zero (JSON).
-    exact: values are not rounded to their last printed digit.
-    """
-
-    def __init__(
-        self,
-        understand: Callable[[str], Said | None],
-        builder: Builder,
-        *,
-        strict: bool = False,
-        exact: bool = False,
-    ) -> None:
-        self.understand, self.builder, self.exact = understand, builder, exact
-        self._forbidden = np.uint8(PLUS | ZERO if strict else 0)
+    def __init__(self, understand: Callable[[str], Said | None], builder: Builder) -> None:
+        self.understand, self.builder = understand, builder
         self._index: dict[bytes, int] = {}
         self._shapes: list[_Shape] = []
         self._meanings: list[_Meaning] = []
@@ -216,9 +202,9 @@ class Learner:
         exact = [
             number for (a, b), number in spans.items() if any(a < d and c < b for c, d in keys)
         ]
-        mask = np.full(len(tokens), 255 - ZERO, np.uint8)
+        mask = np.full(len(tokens), 255, np.uint8)
         if meaning is not None:
-            mask[meaning.columns[meaning.columns >= 0]] = self._forbidden
+            mask[meaning.columns[meaning.columns >= 0]] = 0
             if np.any(form[exact] & (EXPONENT | LONG)):
                 meaning = None
         chosen = np.array(exact, np.int64)
@@ -240,8 +226,6 @@ class Learner:
         if not spans.keys() >= {*given, *printed} or len(set(printed)) < len(printed):
             return None
         if any(form[spans[one]] & LONG for one in given):
-            return None
-        if any(form[spans[one]] & self._forbidden for one in printed):
             return None
         places = [spans.get(one, UNKNOWN) for one in (said.epoch, said.iter, said.step)]
         columns = [spans.get(one, UNKNOWN) for one in said.values]
@@ -308,8 +292,7 @@ class Learner:
         lines.value[target] = meaning.fixed
         which = tokens[:, None] + meaning.columns[printed]
         lines.value[target[:, printed]] = numbers.values(which)
-        if not self.exact:
-            lines.digit[target[:, printed]] = numbers.last_digit(which)
+        lines.digit[target[:, printed]] = numbers.last_digit(which)
 
 
 def read_lines(

@@ -30,7 +30,7 @@ _NUMBER = 0
 NO_DIGITS = -128
 
 #: what the form of a number consists of
-DECIMAL, EXPONENT, MINUS, PLUS, ZERO, LONG = 1, 2, 4, 8, 16, 32
+DECIMAL, EXPONENT, MINUS, PLUS, LONG = 1, 2, 4, 8, 16
 
 Whole = NDArray[np.int64]
 _IS_DIGIT = bytes(48 <= byte < 58 for byte in range(256))
@@ -54,8 +54,7 @@ class Numbers:
     first: where the digits of each begin among all ``digits`` of the block; ``count`` of them
         are its own, ``decimals`` of those behind the point.
     power: the printed exponent, 0 without one.
-    form: bits of DECIMAL, EXPONENT, MINUS, PLUS, ZERO (a zero leads other digits) and LONG
-        (more digits than are exact).
+    form: bits of DECIMAL, EXPONENT, MINUS, PLUS and LONG (more digits than are exact).
     inside: of each byte of the text, whether a number continues there.
     """
 
@@ -104,28 +103,28 @@ def numbers(text: bytes) -> Numbers:
     digit = np.frombuffer(text.translate(_IS_DIGIT), np.bool_)
     edges = (np.flatnonzero(digit[1:] != digit[:-1]) + 1).astype(np.int32)
     runs = _Runs(letters, edges[::2].copy(), edges[1::2].copy())
-    opens = np.flatnonzero(runs.opens)
+    opens = np.flatnonzero(~runs.within)
     fraction = runs.fraction[opens + 1]
-    behind = opens + fraction
-    exponent = runs.exponent[behind + 1]
-    last = behind + exponent
+    last = opens + fraction
     start = runs.start[opens]
-    sign = letters[start - 1]
-    signed = _IS_SIGN[sign] & _SEPARATES[letters[start - 2]]
-    decimals = runs.length[behind] * fraction
+    decimals = runs.length[last] * fraction
     count = runs.length[opens] + decimals
-    form = fraction * np.uint8(DECIMAL) + (count > _EXACT_DIGITS) * np.uint8(LONG)
-    form += ((letters[start] == 48) & (count > decimals + 1)) * np.uint8(ZERO)
+    form = fraction.view(np.uint8) * np.uint8(DECIMAL)
+    form |= (count > _EXACT_DIGITS).view(np.uint8) * np.uint8(LONG)
     digits = _eights(letters[digit])
     power = np.zeros(len(start), np.int32)
-    if exponent.any():
-        form += exponent * np.uint8(EXPONENT)
+    if len(runs.exponents):
+        exponent = runs.exponent[last + 1]
+        last = last + exponent
+        form |= exponent.view(np.uint8) * np.uint8(EXPONENT)
         power[exponent] = runs.power(last[exponent], digits)
-    if signed.any():
-        form += signed * np.where(sign == 45, np.uint8(MINUS), np.uint8(PLUS))
-        start = start - signed
+    before = letters[start - 1]
+    signed = np.flatnonzero(_IS_SIGN.take(before))
+    signed = signed[_SEPARATES.take(letters[start[signed] - 2])]
+    form[signed] |= np.where(before[signed] == 45, np.uint8(MINUS), np.uint8(PLUS))
+    inside = runs.inside(digit, start, start[signed])
+    start[signed] -= 1
     first, end = runs.first[opens], runs.end[last]
-    inside = runs.inside(digit, start)
     return Numbers(text, start, end, first, count, decimals, power, form, digits, inside)
 
 
@@ -141,8 +140,11 @@ def _eights(letters: NDArray[np.uint8]) -> NDArray[np.uint32]:
 class _Runs:
     """Digits in a row, and what part of a number each row is.
 
-    ``opens``, ``fraction`` and ``exponent`` have two more elements than there are runs, which are
-    False.
+    Attributes
+    ----------
+    within: whether it opens no number: it stands in a word, or goes on with a number.
+    fraction, exponent: what it goes on as; both have two more elements, which are False.
+    exponents, others: the runs that are exponents, and those that are no part of a number.
     """
 
     def __init__(
@@ -151,39 +153,57 @@ class _Runs:
         self.letters, self.start, self.end = letters, start, end
         self.length = end - start
         self.first = np.cumsum(self.length, dtype=np.int32) - self.length
-        gap = np.full(len(start), 9, np.int32)
-        gap[1:] = start[1:] - end[:-1]
-        before, joint = letters[start - 1], letters[start - np.minimum(gap, start)]
-        pointed = (gap == 1) & (joint == _DOT)
-        scientific = _IS_E[joint] & ((gap == 1) | ((gap == 2) & _IS_SIGN[before]))
-        word = _IS_WORD[before]
-        if (pointed & _shifted(pointed, 1)).any() or (pointed & _shifted(word, 1)).any():
-            head = np.maximum.accumulate(np.where(pointed, 0, np.arange(len(start))))
-            word = word[head]
-        lone = pointed & ~_shifted(pointed, 1) & ~_shifted(pointed, -1)
-        fraction = lone & ~word & ~_shifted(scientific, 1)
-        whole = ~word & ~scientific & (~pointed | fraction)
-        exponent = scientific & _shifted(whole, 1)
-        two = np.zeros(2, np.bool_)
-        self.fraction, self.exponent = np.append(fraction, two), np.append(exponent, two)
-        self.opens = ~(word | fraction) & ~exponent
+        word = _IS_WORD.take(letters[start - 1])
+        gap = start[1:] - end[:-1]
+        near = np.flatnonzero(gap <= 2) + 1
+        joint, gap = letters[end[near - 1]], gap[near - 1]
+        pointed = near[(gap == 1) & (joint == _DOT)]
+        scientific = near[_IS_E.take(joint)]
+        if len(scientific):
+            signed = _IS_SIGN.take(letters[start[scientific] - 1])
+            scientific = scientific[signed | (start[scientific] - end[scientific - 1] == 1)]
+        self.fraction, self.exponent = _flags(start), _flags(start)
+        self._join(word, pointed, scientific)
+        self.others = np.flatnonzero(word)
+        self.exponents = np.flatnonzero(self.exponent[:-2])
+        self.within = word | self.fraction[:-2]
+        self.within[self.exponents] = True
 
-    def inside(self, digit: NDArray[np.bool_], start: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Return whether each byte continues a number that began before it."""
+    def _join(self, word: NDArray[np.bool_], pointed: Whole, scientific: Whole) -> None:
+        """Tell fractions from chains of points, and exponents from words; ``word`` is put right."""
+        is_pointed, is_scientific = _flags(self.start), _flags(self.start)
+        is_pointed[pointed], is_scientific[scientific] = True, True
+        lone = ~is_pointed[pointed - 1] & ~is_pointed[pointed + 1]
+        if not lone.all():  # a chain stands in a word when its first run does
+            head = np.where(is_pointed[:-2], 0, np.arange(len(word)))
+            word[pointed] = word[np.maximum.accumulate(head)[pointed]]
+        word[pointed[lone]] = word[pointed[lone] - 1]
+        whole = lone & ~word[pointed] & ~is_scientific[pointed - 1]
+        self.fraction[pointed[whole]] = True
+        before = scientific - 1
+        plain = ~word[before] & ~is_scientific[before]
+        plain &= ~is_pointed[before] | self.fraction[before]
+        self.exponent[scientific[plain]] = True
+        word[scientific[plain]] = False
+
+    def inside(
+        self, digit: NDArray[np.bool_], first: NDArray[np.int32], signed: NDArray[np.int32]
+    ) -> NDArray[np.bool_]:
+        """Return whether each byte continues a number that began before it.
+
+        ``first`` is the first digit of each number, of those that are ``signed`` behind the sign.
+        """
         found = digit.copy()
-        part = self.opens | self.fraction[:-2] | self.exponent[:-2]
-        others = np.flatnonzero(~part)
-        at, length = self.start[others], self.length[others]
+        at, length = self.start[self.others], self.length[self.others]
         while len(at):
             found[at] = False
             at, length = at[length > 1] + 1, length[length > 1] - 1
-        found[self.start[self.fraction[:-2]] - 1] = True
-        exponents = self.start[self.exponent[:-2]]
+        found[self.start[np.flatnonzero(self.fraction[:-2])] - 1] = True
+        exponents = self.start[self.exponents]
         found[exponents - 1] = True
-        found[exponents[_IS_SIGN[self.letters[exponents - 1]]] - 2] = True
-        first = self.start[self.opens]
-        found[first] = True
-        found[start] = False
+        found[exponents[_IS_SIGN.take(self.letters[exponents - 1])] - 2] = True
+        found[first] = False
+        found[signed] = True
         return found
 
     def power(self, run: Whole, digits: NDArray[np.uint32]) -> NDArray[np.int32]:
@@ -194,14 +214,9 @@ class _Runs:
         return np.asarray(np.where(minus, -size, size), np.int32)
 
 
-def _shifted(flags: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
-    """Return the flags of the run before (1) or behind (-1) each."""
-    found = np.zeros_like(flags)
-    if by > 0:
-        found[1:] = flags[:-1]
-    else:
-        found[:-1] = flags[1:]
-    return found
+def _flags(runs: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Return a flag for each run and two more."""
+    return np.zeros(len(runs) + 2, np.bool_)
 
 
 @dataclass(frozen=True)
