@@ -19,7 +19,7 @@ from threading import Event
 from typing import Any, BinaryIO
 
 from ckptools.errors import CorruptFile, VerificationFailed
-from ckptools.surgery.kernel_copy import copy_range
+from ckptools.surgery.kernel_copy import begin_writeback, copy_range
 from ckptools.types.container import Record
 
 #: read at once; small enough to stay in the processor's cache between copy, hash and checksum
@@ -238,16 +238,6 @@ class _Follower:
         view = self.other[: len(part)]
         if read_fully(self.output.source, view, start) != part:
             raise _differs(f"the copy of bytes {start:,} to {start + len(part):,}")
-
-
-def begin_writeback(descriptor: int, start: int, length: int) -> None:
-    """Let the disk begin with a range that was just written, where the platform knows how.
-
-    Linux starts to write dirty pages that are declared useless and keeps them until it is done;
-    the ``fsync`` at the end finds little left to do.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
 
 
 def read_fully(descriptor: int, view: memoryview, start: int) -> memoryview:
