@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: bytes that are read at once
-BLOCK = 1 << 21
+BLOCK = 1 << 20
 #: bytes of one line; a longer one is cut
 LONGEST_LINE = 1 << 22
 #: digits of a number that are exact in double precision, and powers of ten that are
