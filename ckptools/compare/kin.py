@@ -31,6 +31,7 @@ from ckptools.compare.bounds.replay import LearningRate
 from ckptools.compare.bounds.result import BoundResult, Values, merged
 from ckptools.compare.bounds.schedule import largest_rate
 from ckptools.compare.histories import even_chunks
+from ckptools.compare.schedules import number
 from ckptools.compare.targets import target_of
 from ckptools.errors import CkptoolsError
 from ckptools.types.change import Change, StateChange
@@ -231,8 +232,8 @@ def _directions(pair: KinPair, weights: list[TensorRef]) -> Iterator[tuple[Value
         direction = momentum_update(
             np.ravel(old),
             np.ravel(new),
-            momentum=float(settings.get("momentum") or 0.0),
-            dampening=float(settings.get("dampening") or 0.0),
+            momentum=number(settings.get("momentum")) or 0.0,
+            dampening=number(settings.get("dampening")) or 0.0,
             nesterov=bool(settings.get("nesterov")),
         )
         yield np.ravel(a), np.ravel(b), -direction if settings.get("maximize") else direction
@@ -292,7 +293,7 @@ def _single(
         first, maximum = (np.array([largest[name]]) for name in ("exp_avg", "exp_inf"))
         yield adamax_moment(first, maximum, premises)
     if optimizer.kind == "RMSprop" and "momentum_buffer" in largest:
-        momentum = float(settings.get("momentum") or 0.0)
+        momentum = number(settings.get("momentum")) or 0.0
         if not settings.get("centered") and 0 < momentum < 1:
             yield rmsprop_buffer(largest["momentum_buffer"], momentum, premises)
     if optimizer.kind == "Adagrad" and "sum" in least:
