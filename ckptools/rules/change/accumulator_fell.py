@@ -35,9 +35,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         another time.
 
     False alarms
-        None as far as the premises hold: the older file is an ancestor of the newer one, settings
-        constant between them, own step counts right. Where one fails the finding is a hint and
-        names it. 0 over 140,000 adversarial histories of each kind.
+        Measured: 0 of 381 healthy pairs (below 0.78 % with 95 % confidence). None as far as the
+        premises hold: the older file is an ancestor of the newer one, settings constant between
+        them, own step counts right. Where one fails the finding is a hint and names it. 0 over
+        140,000 adversarial histories of each kind.
 
     What to do
         Bring module and state back from the earlier checkpoint, or reset this state.

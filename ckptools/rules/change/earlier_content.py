@@ -38,8 +38,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         or a module was brought back without saying so.
 
     False alarms
-        Not yet measured; hint. A module that was restored on purpose looks the same; 16-bit
-        vectors of a few elements may repeat themselves.
+        Measured: 0 of 233 healthy pairs (below 1.3 % with 95 % confidence). A module that was
+        restored on purpose looks the same; 16-bit vectors of a few elements may repeat themselves.
 
     What to do
         Bring the tensor back from the checkpoint right before this one.

@@ -34,9 +34,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         Whatever wrote it (a flipped bit, a wrong shard, a reset module) is not in the log.
 
     False alarms
-        None as far as the premises hold; where one is assumed (the largest learning rate between
-        the files, the state's name, one run) the finding is a hint and names it. 0 over 160,000
-        adversarial histories of Adagrad and of RMSprop each.
+        Measured: 0 of 381 healthy pairs (below 0.78 % with 95 % confidence). None as far as the
+        premises hold; where one is assumed (the largest learning rate between the files, the
+        state's name, one run) the finding is a hint and names it. 0 over 160,000 adversarial
+        histories of Adagrad and of RMSprop each.
 
     What to do
         Bring the module back from the earlier checkpoint.

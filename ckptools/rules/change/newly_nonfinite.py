@@ -30,7 +30,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         One NaN spreads to the whole model within a forward and a backward pass.
 
     False alarms
-        None in the statement itself. Masks that hold infinities do so in both files.
+        Measured: 0 of 381 healthy pairs (below 0.78 % with 95 % confidence). None in the statement
+        itself. Masks that hold infinities do so in both files.
 
     What to do
         Go back to the earlier checkpoint and look for the step that overflowed, or repair the

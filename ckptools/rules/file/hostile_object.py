@@ -27,7 +27,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         harmless.
 
     False alarms
-        None in the statement itself.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        itself.
 
     What to do
         Do not load the file with anything that executes pickles.

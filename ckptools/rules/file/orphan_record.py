@@ -25,7 +25,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         the file.
 
     False alarms
-        None in the statement itself. Tools that edit an archive in place may leave old records.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        itself. Tools that edit an archive in place may leave old records.
 
     What to do
         Look at the list of tensors: is one missing that used to be there?

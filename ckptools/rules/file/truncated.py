@@ -27,7 +27,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         the memory held. It is what a full disk, a killed job or a broken copy leaves behind.
 
     False alarms
-        None: the statement is about lengths.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None: the statement is
+        about lengths.
 
     What to do
         Copy the file again from where it came; else save what is whole.

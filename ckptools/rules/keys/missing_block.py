@@ -26,10 +26,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         the file is loaded with ``strict=False``; a shard or some keys were lost on the way.
 
     False alarms
-        Not yet measured; hint. Numbers of nn.Sequential, where layers without weights stand
-        between (0, 2, 4; or single layers directly under the number), and adapters that were put
-        on chosen blocks only stay silent. A stack from which blocks were pruned without
-        renumbering fires.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). Numbers of
+        nn.Sequential, where layers without weights stand between (0, 2, 4; or single layers
+        directly under the number), and adapters that were put on chosen blocks only stay silent. A
+        stack from which blocks were pruned without renumbering fires.
 
     What to do
         Look whether a shard is missing; compare the list of blocks with an earlier checkpoint.

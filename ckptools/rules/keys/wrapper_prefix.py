@@ -24,7 +24,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         says nothing, loads nothing, and the model stays at its random start.
 
     False alarms
-        None in the statement itself; it is a note, for files are often saved this way on purpose.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        itself; it is a note, for files are often saved this way on purpose.
 
     What to do
         Load into the same wrapper, or take the prefix off when loading.

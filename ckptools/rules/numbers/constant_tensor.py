@@ -34,8 +34,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         this, too.
 
     False alarms
-        Not yet measured; hint. Gains of one that all blocks share, scalars, buffers, and files
-        before their training stay silent.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). Gains of one that all
+        blocks share, scalars, buffers, and files before their training stay silent.
 
     What to do
         Restore the tensor from an earlier checkpoint.

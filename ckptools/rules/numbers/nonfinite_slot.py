@@ -30,7 +30,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         An infinite second moment freezes its weight for ever, silently.
 
     False alarms
-        None in the statement itself.
+        Measured: 0 of 382 healthy files (below 0.78 % with 95 % confidence). None in the statement
+        itself.
 
     What to do
         If the weights are finite, reset the state of the parameters concerned and resume; else

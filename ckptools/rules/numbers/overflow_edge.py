@@ -31,8 +31,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         The next update, or the first product, overflows.
 
     False alarms
-        Not yet measured; hint. Eight-bit floats, which are scaled to their edge on purpose,
-        attention masks and buffers stay silent.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). Eight-bit floats,
+        which are scaled to their edge on purpose, attention masks and buffers stay silent.
 
     What to do
         Look at the tensor's extremes and at the one isolated value, if it is one (NUM108).

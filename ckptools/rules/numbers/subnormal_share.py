@@ -34,8 +34,9 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         their exponents were damaged. Arithmetic on them is slow on many processors.
 
     False alarms
-        Not yet measured; hint, and a note only. Vectors stay silent: the bias of an attention's
-        keys gets no gradient but rounding errors.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). Not yet measured;
+        hint, and a note only. Vectors stay silent: the bias of an attention's keys gets no gradient
+        but rounding errors.
 
     What to do
         Look at the quantiles; compare with an earlier checkpoint.

@@ -38,8 +38,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         large as its learning rate allows.
 
     False alarms
-        Not yet measured; hint. A checkpoint may leave its moments out on purpose to be smaller.
-        Parameters that never got a gradient have no state, of which this rule does not speak.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). A checkpoint may leave
+        its moments out on purpose to be smaller. Parameters that never got a gradient have no
+        state, of which this rule does not speak.
 
     What to do
         Resume from a file whose state is whole, or reset the optimizer and warm the learning rate

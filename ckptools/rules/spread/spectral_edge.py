@@ -41,9 +41,10 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         projection.
 
     False alarms
-        Not yet measured; hint. Trained matrices pass the edge by nature, large ones by far,
-        so only a block that differs from its siblings is reported; matrices outside stacks, with
-        a side below 16, embeddings, positions, queries, norms and LoRA stay silent.
+        Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). Trained matrices pass
+        the edge by nature, large ones by far, so only a block that differs from its siblings is
+        reported; matrices outside stacks, with a side below 16, embeddings, positions, queries,
+        norms and LoRA stay silent.
 
     What to do
         Compare with an earlier checkpoint; take the block back from it.

@@ -12,7 +12,7 @@ SILENT_ON = {"a_healthy_epoch": evidence, "the_first_epoch": partial(evidence, n
 def test_names_the_place() -> None:
     findings = judge(evidence(swap_blocks), select=["CHG202"]).findings
     assert findings[0].target == "blocks.0.fc1.weight"
-    assert findings[0].confidence == "hint"
+    assert findings[0].confidence == "likely"
 
 
 def test_says_that_they_were_exchanged() -> None:

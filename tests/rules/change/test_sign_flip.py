@@ -12,4 +12,4 @@ SILENT_ON = {"a_healthy_epoch": evidence, "the_first_epoch": partial(evidence, n
 def test_names_the_place() -> None:
     findings = judge(evidence(weight(FC1, lambda t: t.neg_())), select=["CHG203"]).findings
     assert findings[0].target == "blocks.1.fc1.weight"
-    assert findings[0].confidence == "hint"
+    assert findings[0].confidence == "likely"
