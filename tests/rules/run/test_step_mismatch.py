@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from ckptools.rules import judge
+from ckptools.types.evidence import Evidence
 from tests.builders.resumes import edited, evidence, setting, together
 from tests.builders.small_run import State
 
@@ -15,7 +17,18 @@ def without_states(state: State) -> None:
     state["optimizer"]["state"] = {}
 
 
+def trainer(most: float) -> Evidence:
+    """Return the evidence of a trainer that is 3 of 10 epochs into so many steps."""
+    whole = evidence()
+    assert whole.checkpoint is not None
+    totals = {"epoch": 3.0, "max_steps": most, "num_train_epochs": 10.0}
+    counters = {f"trainer_state.{key}": value for key, value in totals.items()}
+    run = replace(whole.checkpoint.run, counters=counters)
+    return replace(whole, checkpoint=replace(whole.checkpoint, run=run))
+
+
 FIRES_ON = {
+    "a_trainers_totals": partial(trainer, 1000.0),
     "another_counter": partial(evidence, BEHIND),
     "one_apart": partial(evidence, setting("global_step", 61)),
     "longer_epochs": partial(evidence, edited("args", steps_per_epoch=20)),
@@ -23,6 +36,10 @@ FIRES_ON = {
 }
 SILENT_ON = {
     "a_healthy_epoch": evidence,
+    "a_trainers_totals": partial(trainer, 200.0),
+    "two_batches_a_step": partial(
+        evidence, edited("args", steps_per_epoch=24, gradient_accumulation_steps=2)
+    ),
     "epochs_of_12": partial(evidence, edited("args", steps_per_epoch=12)),
     "its_earlier_file": partial(evidence, earlier=2),
     "accumulated": partial(evidence, setting("global_step", 240)),
