@@ -172,11 +172,10 @@ def followed(output: Output, pool: ThreadPoolExecutor) -> Iterator[Future[str]]:
     try:
         yield reading
         output.finish()
-    except BaseException:
-        output.pieces.clear()
-        raise
     finally:
-        output.complete.set()
+        if not output.complete.is_set():  # the writer failed: there is nothing left to check
+            output.pieces.clear()
+            output.complete.set()
         reading.exception()  # waits; whoever asks for the result gets it
         os.close(descriptor)
 
