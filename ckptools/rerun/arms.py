@@ -41,7 +41,8 @@ class ArmPlan:
     reinitialise: modules whose weights the task makes anew; their optimizer state is left out.
     sham: do that to a healthy module of the same role instead: what the act itself does.
     lr: learning rate: "x0.1" (a factor on all), a number for all, or numbers (or factors) by
-        group name.
+        group name.  A number is the rate from now on; where the schedule begins anew, the rate
+        that it rises to.
     loss_weights: "constant W" or "ramp A B" (of the auxiliary layers, the main output's being 1),
         "last N" (layers before them weigh nothing), or weights by term or glob.
     blocks: how many blocks the model has: the task's setting of this name.

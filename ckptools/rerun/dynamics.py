@@ -340,10 +340,14 @@ def _declared_rates(optimizer: torch.optim.Optimizer, scheduler: Any, arm: Arm) 
             f"no parameter group {unknown[0]!r}", where=f"arm {arm.name}", next=", ".join(names)
         )
     given = list(arm.rates) if arm.rates is not None else [group["lr"] for group in groups]
+    bases = getattr(scheduler, "base_lrs", None) if arm.schedule == "fresh" else None
     if arm.factors or arm.absolute or arm.rates is not None:
         for index, name in enumerate(names):
             given[index] *= arm.factors.get(name, arm.factors.get("", 1.0))
-            given[index] = arm.absolute.get(name, arm.absolute.get("", given[index]))
+            number = arm.absolute.get(name, arm.absolute.get(""))
+            if number is not None:
+                # a schedule that begins anew reaches the number, one that goes on is there now
+                given[index] = number * (given[index] / bases[index] if bases else 1.0)
         _set_rates(optimizer, scheduler, given)
 
 

@@ -127,10 +127,7 @@ class Comparison:
 
     def view(self) -> list[Block]:
         """Return the comparison as a part of a page."""
-        shown = [
-            row | {"range": _range(row["interval"]), "no_number": row["no_number"] or None}
-            for row in self.rows()
-        ]
+        shown = [row | {"against": _against(row["change"], row["interval"])} for row in self.rows()]
         values = [_value_column(name) for name in self.values]
         columns = (
             Column("arm", say("arm"), "name"),
@@ -138,19 +135,21 @@ class Comparison:
             Column("seeds", say("seeds"), "integer"),
             Column("no_number", say("without a number"), "integer"),
             *values,
-            Column("change", say("loss against the first"), "percent"),
-            Column("range", say("95 % interval")),
-            Column("clipped", say("steps clipped"), "percent"),
+            Column("against", say("loss against the first (95 %)")),
+            Column("clipped", say("clipped"), "percent"),
             Column("gradient_norm", say("gradient norm"), "number"),
         )
-        if not any(row["no_number"] for row in shown):
-            columns = tuple(one for one in columns if one.key != "no_number")
+        same = {key for key in ("steps", "seeds", "no_number") if len({r[key] for r in shown}) == 1}
+        columns = tuple(one for one in columns if one.key not in same)
         blocks: list[Block] = [
             Heading(say("Arms")),
             Paragraph(
                 say(
-                    "Every arm saw the same batches and is judged on the same data.  Totals are "
-                    "not compared where weights differ; the losses below are unweighted."
+                    "Every arm saw the same batches ({steps} steps, {seeds} seeds) and is judged "
+                    "on the same data.  Totals are not compared where weights differ; the losses "
+                    "below are unweighted.",
+                    steps=max(row["steps"] for row in shown),
+                    seeds=len(self.arms[0].trials),
                 )
             ),
             Table(columns, tuple(shown)),
@@ -176,8 +175,12 @@ def _change(arm: ArmResult, first: ArmResult) -> tuple[float | None, tuple[float
     return math.expm1(effect) if effect < 700 else math.inf, low_high
 
 
-def _range(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f"{interval[0]:+.1%} … {interval[1]:+.1%}"
+def _against(change: float | None, interval: Sequence[float] | None) -> str:
+    """Return a relative change with its interval, as a cell of the table."""
+    if change is None:
+        return ""
+    span = "" if interval is None else f" ({interval[0]:+.1%} … {interval[1]:+.1%})"
+    return f"{change:+.1%}{span}"
 
 
 def _mean(values: Any) -> float | None:

@@ -197,6 +197,16 @@ def test_from_scratch_begins_with_the_tasks_schedule(bench: Bench) -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 / 2)
 
 
+def test_a_number_is_what_a_fresh_schedule_rises_to(bench: Bench) -> None:
+    words = {"from": "scratch", "settings": {"warmup": 4}, "lr": 0.2}
+    optimizer, scheduler = started(bench, **words)
+    for expected in (0.05, 0.1, 0.15, 0.2, 0.2):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+        optimizer.step()
+        scheduler.step()
+    assert started(bench, lr=0.2)[0].param_groups[0]["lr"] == pytest.approx(0.2)
+
+
 def test_a_fresh_schedule_warms_the_old_state_up(bench: Bench) -> None:
     optimizer, _ = started(bench, schedule="fresh", settings={"warmup": 4})
     assert optimizer.state
