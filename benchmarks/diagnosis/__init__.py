@@ -11,4 +11,7 @@ printed from it.
 Half of the families tune: limits may be chosen while looking at them.  The other half only
 measures.  Which is which stands in the family and is not changed.  A rule may say *likely* when
 its false-alarm rate per healthy case has an upper 95 % bound below 1 % on the half that measures.
+
+``healthy.sha256`` lists the healthy files behind the rates that the rules state; on another
+processor training rounds otherwise, and the files are others of the same families.
 """

@@ -104,8 +104,8 @@ def _drawn(chosen: list[Run], key: str, seed: int, number: int, scratch: Path) -
     one = chosen[int(rng.integers(len(chosen)))]
     epoch = int(rng.integers(1, len(one.files)))
     told = {"key": key, "kind": "sweep", "fault": kind, "strength": strength, "epoch": epoch}
-    earlier = tuple(one.files[past] for past in range(epoch - 1, max(-1, epoch - 4), -1))
-    patient = read(one.files[epoch], earlier)
+    stale = range(epoch - 1, max(-1, epoch - 4), -1) if "stale" in kind else ()
+    patient = read(one.files[epoch], tuple(one.files[past] for past in stale))
     try:
         with torch.no_grad():
             places = FAULTS[kind].plant(patient, rng, strength)  # type: ignore[arg-type]
