@@ -130,7 +130,10 @@ class Dynamics:
         return Verdict("undecided", "undecided", _first_words(found), would_decide=more)
 
     def blamed(self) -> Verdict:
-        """Return the verdict once the checkpoint breaks: whoever else breaks shares the cause."""
+        """Return the verdict once the checkpoint breaks: whoever else breaks shares the cause.
+
+        Undecided as long as the arms trained so far do not tell.
+        """
         share = 2
         if "earlier-at-these-rates" in self.arms:
             rates = course(self.arms["earlier-at-these-rates"], self.arms["earlier"], 0.0, share)
@@ -139,8 +142,8 @@ class Dynamics:
                     "the earlier checkpoint breaks in the same way at these learning rates"
                 )
                 return Verdict("refuted", "learning-rate", reason)
-        reset = course(self.arms["as-is"], self.arms["optimizer-reset"], 0.0, share)
-        if reset.worse:
+        held = "optimizer-reset" in self.arms
+        if held and course(self.arms["as-is"], self.arms["optimizer-reset"], 0.0, share).worse:
             reason = say(
                 "training breaks with the saved optimizer state, and neither with a fresh one nor "
                 "from the earlier checkpoint"

@@ -545,16 +545,18 @@ class Ladder:
 
     def _blamed(self, earlier: Checkpoint, seeds: int) -> Verdict:
         """Train the arms that tell causes apart, dearest last, until one does."""
-        arms = [Arm("optimizer-reset", self.checkpoint, self.bad, optimizer="reset")]
+        arms = [
+            Arm("optimizer-reset", self.checkpoint, self.bad, optimizer="reset"),
+            Arm("earlier-reset", earlier, self.good, optimizer="reset"),
+        ]
         own = rates(self.checkpoint)
         if own != rates(earlier):
             arms.insert(0, Arm("earlier-at-these-rates", earlier, self.good, rates=own))
         for arm in arms:
             self._train(arm, seeds)
-        verdict = self.dynamics.blamed()
-        if verdict.decision == "undecided":
-            self._train(Arm("earlier-reset", earlier, self.good, optimizer="reset"), seeds)
             verdict = self.dynamics.blamed()
+            if verdict.decision != "undecided":
+                break
         return verdict
 
     def _train(self, arm: Arm, seeds: int) -> None:
