@@ -17,6 +17,7 @@ from ckptools.rerun.evaluate import seeded
 from ckptools.rerun.loading import model_shapes, model_state
 from ckptools.rerun.task import HeldTask, Task
 from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.wording import say
 
 STARTS = ("checkpoint", "earlier", "scratch")
 OPTIMIZERS = ("own", "checkpoint", "earlier", "reset", "second-moments-reset")
@@ -400,7 +401,7 @@ def _sham(
         others = partners(suspect, units, shapes, without=suspects)
         if not others:
             raise NotComparable(f"there is no other module than {suspect}")
-        notes.append(f"sham: {others[0]} in place of {suspect}")
+        notes.append(say("sham: {other} in place of {suspect}", other=others[0], suspect=suspect))
         found += [name for name, unit in units.items() if unit == others[0]]
     return found
 
