@@ -422,13 +422,20 @@ def losses(arm: ArmResult) -> list[float]:
     return [trial.evaluate["loss"] for trial in arm.trials]
 
 
-def paired(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
-    """Return mean and 95 % t interval of paired differences; no interval where one is infinite."""
+def paired(
+    values: Sequence[float], comparisons: int = 1
+) -> tuple[float, tuple[float, float] | None]:
+    """Return mean and t interval of paired differences; no interval where one is infinite.
+
+    Of several ``comparisons`` with one reference all intervals together hold with 95 %: each gets
+    its share of the error (Bonferroni).
+    """
     mean = sum(values) / len(values)
     if not math.isfinite(mean) or len(values) < 2:
         return mean, None
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    half = float(student.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+    share = 1 - 0.025 / max(comparisons, 1)
+    half = float(student.ppf(share, len(values) - 1)) * spread / math.sqrt(len(values))
     return mean, (mean - half, mean + half)
 
 

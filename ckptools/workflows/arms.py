@@ -76,7 +76,7 @@ class Comparison:
 
     def _row(self, arm: ArmResult) -> dict[str, Any]:
         numbers = [trial for trial in arm.trials if finite(trial)]
-        change, interval = _change(arm, self.arms[0])
+        change, interval = _change(arm, self.arms[0], len(self.arms) - 1)
         return {
             "arm": arm.name,
             "seeds": len(arm.trials),
@@ -147,7 +147,7 @@ class Comparison:
                 say(
                     "Every arm saw the same batches ({steps} steps, {seeds} seeds) and is judged "
                     "on the same data.  Totals are not compared where weights differ; the losses "
-                    "below are unweighted.",
+                    "below are unweighted.  All intervals together hold with 95 %.",
                     steps=max(row["steps"] for row in shown),
                     seeds=len(self.arms[0].trials),
                 )
@@ -166,11 +166,13 @@ def _value_column(name: str) -> Column:
     return Column(name, name, "percent" if name.lower().endswith("map") else "number")
 
 
-def _change(arm: ArmResult, first: ArmResult) -> tuple[float | None, tuple[float, float] | None]:
+def _change(
+    arm: ArmResult, first: ArmResult, comparisons: int
+) -> tuple[float | None, tuple[float, float] | None]:
     """Return the relative change of the loss against the first arm, and its interval."""
     if arm is first:
         return None, None
-    effect, interval = paired(list(differences(losses(arm), losses(first))))
+    effect, interval = paired(list(differences(losses(arm), losses(first))), comparisons)
     low_high = None if interval is None else (math.expm1(interval[0]), math.expm1(interval[1]))
     return math.expm1(effect) if effect < 700 else math.inf, low_high
 
