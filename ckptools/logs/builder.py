@@ -113,6 +113,11 @@ class Builder:
             self._segment += self._restarts.note(*place)
         return self._row
 
+    def restart(self) -> None:
+        """Begin a new segment: the reader saw by itself that the training began again."""
+        self._segment += 1
+        self._restarts = Restarts()
+
     def add(self, key: str, value: float, digit: int = EXACT) -> None:
         """Add a value under the log's own key; ``digit`` is the power of its last digit."""
         self.add_row((key,), (value,), (digit,))

@@ -57,3 +57,18 @@ def test_damage_gives_clean_errors(tmp_path: Path, at: int, noise: bytes) -> Non
 def test_a_file_without_scalars_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CkptoolsError):
         read(event_files.write(tmp_path / "events", []))
+
+
+def test_a_tag_that_goes_back_tells_a_restart_and_tags_out_of_step_do_not(tmp_path: Path) -> None:
+    def logged(tag: str, *steps: int) -> list[bytes]:
+        return [event_files.scalar(tag, step, 1.0) for step in steps]
+
+    events = [
+        *logged("train/loss", 10, 20, 30),
+        *logged("d0.loss_cls", 10, 20, 20),  # a tag of its own, and a step logged twice
+        *logged("train/loss", 15),
+        *logged("d0.loss_cls", 15),
+        *logged("train/loss", 25),
+    ]
+    log = read(event_files.write(tmp_path / "events", events))
+    assert [one.segment for one in log] == [0] * 6 + [1] * 3

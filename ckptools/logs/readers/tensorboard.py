@@ -31,10 +31,11 @@ class TensorBoard:
 
     def read(self, path: Path, builder: Builder) -> None:
         """Read record by record; what is cut or damaged is said."""
+        reached: dict[str, int] = {}
         with path.open("rb") as file:
             try:
                 for event in _records(file):
-                    _take(event, builder)
+                    _take(event, builder, reached)
             except Damaged as error:
                 builder.not_read.append(f"{path}: {error}")
 
@@ -50,8 +51,8 @@ def _records(file: BinaryIO) -> Iterator[bytes]:
         yield event
 
 
-def _take(event: bytes, builder: Builder) -> None:
-    """Add the scalars of one event."""
+def _take(event: bytes, builder: Builder, reached: dict[str, int]) -> None:
+    """Add the scalars of one event; ``reached`` is the last step of every tag."""
     parts = list(fields(event))
     step = next((value for number, value in parts if number == 2), 0)
     scalars: dict[str, float] = {}
@@ -61,6 +62,11 @@ def _take(event: bytes, builder: Builder) -> None:
     if scalars:
         known = step if isinstance(step, int) and step < 2**62 else None
         for tag, value in scalars.items():  # tags are written one by one, in any order
+            if known is not None:
+                if known < reached.get(tag, known):  # each tag by itself goes on and on
+                    builder.restart()
+                    reached.clear()
+                reached[tag] = known
             builder.entry(step=known, ordered=False)
             builder.add(tag, value)
 
