@@ -249,9 +249,9 @@ def _place(onset: Onset) -> tuple[float, float]:
 
 
 def _onset_of_checkpoints(found: Timeline) -> Onset | None:
-    if found.turned is None:
+    first = found.turn
+    if found.turned is None or first is None:
         return None
-    first = found.steps[found.turned - 1].findings[0]
     run = found.series.ordered[found.turned].run
     path = found.series.ordered[found.turned].path
     return Onset(run.epoch, run.step, first.target, first.code, first.message, path)

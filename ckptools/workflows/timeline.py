@@ -79,15 +79,22 @@ class Timeline:
         return None
 
     @property
-    def onset(self) -> dict[str, Any] | None:
-        """Where and when the run turned, by which finding."""
+    def turn(self) -> Finding | None:
+        """The first new finding of the checkpoint where the run turned."""
         if self.turned is None:
             return None
         before = self.steps[self.turned - 1].findings if self.turned else ()
         known = {(one.code, one.target) for one in before}
-        fresh = [f for f in self.steps[self.turned].findings if (f.code, f.target) not in known]
+        now = self.steps[self.turned].findings
+        return next(one for one in now if (one.code, one.target) not in known)
+
+    @property
+    def onset(self) -> dict[str, Any] | None:
+        """Where and when the run turned, by which finding."""
+        if self.turned is None or self.turn is None:
+            return None
         place = _place(self.series.ordered[self.turned])
-        return place | {"target": fresh[0].target, "code": fresh[0].code}
+        return place | {"target": self.turn.target, "code": self.turn.code}
 
     @property
     def last_good(self) -> dict[str, Any] | None:
