@@ -40,9 +40,9 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
     False alarms
         Measured: 3 of 308 healthy pairs (below 2.5 % with 95 % confidence), and once in twelve
-        epochs of a small lane detector: a note, so that it never dates a run's onset. Rarely used embeddings
-        and heads change at once where others do not; states below 16 elements are left out. Silent
-        where the history is proved impossible anyway (OPT102).
+        epochs of a small lane detector: a note, so that it never dates a run's onset. Rarely used
+        embeddings and heads change at once where others do not; states below 16 elements are left
+        out. Silent where the history is proved impossible anyway (OPT102).
 
     What to do
         Bring the state back from the earlier checkpoint, or reset it.
