@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
-import importlib.util
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -27,22 +23,11 @@ from ckptools.errors import TaskError
 from ckptools.rerun import batches as batching
 from ckptools.rerun.adapters import adapted
 from ckptools.rerun.machine import Machine
+from ckptools.sources.user_code import FOREIGN, user_module
 
 #: what every task must have; ``weights``, ``scheduler``, ``clip_norm``, ``logged``, ``probes`` and
 #: ``modules`` are optional
 REQUIRED = ("build", "optimizer", "batches", "loss", "evaluate")
-#: what the user's code may raise; a subclass of none of these is an interrupt or an exit
-FOREIGN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class Task(Protocol):
@@ -232,9 +217,9 @@ def load_task(
         raise TaskError(f"{spec!r} names no task", next="give package.module:Name or file.py:Name")
     given = dict(settings or {})
     try:
-        module = _module(where)
+        module = user_module(where)
         found = [getattr(module, one.strip()) for one in name.split(",")]
-    except (*FOREIGN, SyntaxError) as error:
+    except FOREIGN as error:
         raise TaskError(f"cannot find the task: {error}", where=spec) from error
     try:
         task = adapted(found, given)
@@ -248,24 +233,6 @@ def load_task(
     listed = getattr(task, "settings", None)
     known = tuple(map(str, listed)) if isinstance(listed, (Mapping, list, tuple)) else None
     return HeldTask(task, spec, given, machine or Machine(), known)
-
-
-def _module(where: str) -> ModuleType:
-    """Import a module by its name, or by its file."""
-    if not where.endswith(".py"):
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
-        return importlib.import_module(where)
-    found = importlib.util.spec_from_file_location(Path(where).stem, where)
-    if found is None or found.loader is None:
-        raise ImportError(f"{where} is no Python file")
-    module = importlib.util.module_from_spec(found)
-    sys.modules.setdefault(found.name, module)  # dataclasses look their module up
-    folder = str(Path(where).resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # a task's file may import its neighbours, as a script does
-    found.loader.exec_module(module)
-    return module
 
 
 def source_digest(spec: str) -> str:

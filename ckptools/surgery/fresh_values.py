@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,6 +12,7 @@ from ckptools.errors import InvalidParameter, OperationError, ShapeMismatch
 from ckptools.layouts import open as open_checkpoint
 from ckptools.names.initializers import Initializer, candidates
 from ckptools.names.prefixes import without_wrappers
+from ckptools.sources.user_code import FOREIGN, user_module
 from ckptools.surgery import values
 from ckptools.surgery.operation import weight_set
 from ckptools.surgery.values import Make
@@ -122,27 +119,12 @@ def _builder(spec: str) -> Callable[[], Any]:
     """Return the function that ``package.module:name`` or ``file.py:name`` names."""
     where, _, name = spec.rpartition(":")
     try:
-        found: Callable[[], Any] = getattr(_module(where), name)
-    except (ImportError, AttributeError, OSError) as error:
+        found: Callable[[], Any] = getattr(user_module(where), name)
+    except FOREIGN as error:
         raise InvalidParameter(
             f"cannot be imported: {error}", where=spec, next="write package.module:function"
         ) from error
     return found
-
-
-def _module(where: str) -> Any:
-    if where.endswith(".py"):
-        described = importlib.util.spec_from_file_location("users_model", where)
-        if described is None or described.loader is None:
-            raise ImportError(where)
-        module = importlib.util.module_from_spec(described)
-        described.loader.exec_module(module)
-        return module
-    sys.path.insert(0, os.getcwd())  # as "python -m" would
-    try:
-        return importlib.import_module(where)
-    finally:
-        sys.path.pop(0)
 
 
 def _choice(tensor: NamedTensor, made: tuple[Initializer, ...], init: str | None) -> Initializer:

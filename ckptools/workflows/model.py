@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ckptools.compare.relation import steps_between
 from ckptools.errors import SettingsError
 from ckptools.layouts.parameters.naming import identify_by_model
 from ckptools.names.prefixes import strip
+from ckptools.sources.user_code import FOREIGN, user_module
 from ckptools.types.checkpoint import Checkpoint
 
 Shape = tuple[int, ...]
@@ -66,20 +61,6 @@ def _built(model: str, method: str) -> Any:
     if not where or not function:
         raise SettingsError(f"{model!r} is not of the form package.module:build")
     try:
-        return getattr(getattr(_module(where), function)(), method)
-    except (ImportError, AttributeError, TypeError, OSError) as error:
+        return getattr(getattr(user_module(where), function)(), method)
+    except FOREIGN as error:
         raise SettingsError(f"cannot build the model: {error}", where=model) from error
-
-
-def _module(where: str) -> ModuleType:
-    """Import a module by its name, or by its file."""
-    if not where.endswith(".py"):
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())
-        return importlib.import_module(where)
-    found = importlib.util.spec_from_file_location(Path(where).stem, where)
-    if found is None or found.loader is None:
-        raise ImportError(f"{where} is no Python file")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
