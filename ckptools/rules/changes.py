@@ -11,7 +11,7 @@ from ckptools.compare.bounds.premises import MEANINGS
 from ckptools.rules.weights import FEW
 from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.evidence import Evidence
-from ckptools.types.wording import join
+from ckptools.types.wording import join, say
 
 if TYPE_CHECKING:  # numpy, which a listing does without
     from ckptools.compare.bounds.result import BoundResult
@@ -108,6 +108,11 @@ def premises(results: Iterable[BoundResult]) -> str:
     return join((MEANINGS[word] for word in words), "; ")
 
 
+def beside(unknown: str) -> str:
+    """Return what is not known, in brackets, to be put behind a sentence; empty for nothing."""
+    return say(" ({unknown})", unknown=unknown) if unknown else ""
+
+
 def gathered(
     hits: Sequence[Hit], target: Callable[[Hit], str], module: Callable[[Hit], str]
 ) -> dict[str, list[Hit]]:
@@ -116,16 +121,24 @@ def gathered(
     return by_target if len(by_target) <= FEW else _grouped(hits, module)
 
 
+def gathered_matches(hits: Sequence[Match]) -> dict[str, list[Match]]:
+    """Return tensors by their name when those are few, else by module."""
+    return gathered(hits, lambda match: match.name_b, lambda match: match.module or match.name_b)
+
+
+def gathered_states(change: Change, hits: Sequence[StateChange]) -> dict[str, list[StateChange]]:
+    """Return states by their parameter when those are few, else by its module."""
+    inside = {match.name_b: match.module or match.name_b for match in change.matches}
+    return gathered(
+        hits, lambda state: state.target, lambda state: inside.get(state.target, state.target)
+    )
+
+
 def _grouped(hits: Sequence[Hit], key: Callable[[Hit], str]) -> dict[str, list[Hit]]:
     groups: dict[str, list[Hit]] = {}
     for hit in hits:
         groups.setdefault(key(hit), []).append(hit)
     return groups
-
-
-def modules(change: Change) -> dict[str, str]:
-    """Return the module of each tensor of the newer file."""
-    return {match.name_b: match.module or match.name_b for match in change.matches}
 
 
 def numbers(results: Iterable[BoundResult]) -> dict[str, Any]:

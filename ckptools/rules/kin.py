@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ckptools.rules.changes import premises
+from ckptools.rules.changes import gathered_states, premises
 from ckptools.types.change import Change, StateChange
 from ckptools.types.wording import say
 
 if TYPE_CHECKING:  # numpy, which a listing does without
     from ckptools.compare.bounds.result import BoundResult
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """States of one target that break their bound, the worst first, and what is not proved."""
+
+    target: str
+    states: Sequence[StateChange]
+    worst: BoundResult
+    unknown: str
+
+
+def breaches(change: Change, states: Sequence[StateChange]) -> Iterator[Breach]:
+    """Iterate over the targets whose bound some element breaks, the worst first."""
+    for target, members in gathered_states(change, violations(states)).items():
+        (worst,) = members[0].bounds.values()
+        yield Breach(target, members, worst, unproved(change, states, worst))
 
 
 def violations(states: Sequence[StateChange]) -> list[StateChange]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, of_one_run
+from ckptools.rules.changes import gathered_matches, of_one_run
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -46,7 +46,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             if match.best_match not in (None, match.name_a)
         }
         hits = [match for match in change.matches if match.name_b in source]
-        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        groups = gathered_matches(hits)
         for target, matches in groups.items():
             origin = source[matches[0].name_b]
             exchanged = source.get(origin) == matches[0].name_b

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from ckptools.rules import advice
 from ckptools.rules.changes import (
     MOMENT_BOUNDS,
-    gathered,
-    modules,
+    beside,
+    gathered_states,
     numbers,
     of_one_run,
     premises,
@@ -59,9 +58,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for change in of_one_run(evidence):
         hits = [state for state in change.states if _moved_too_far(state)]
         hits.sort(key=lambda state: -(violated(state, _BOUNDS)[0].ratio or 0.0))
-        inside = modules(change)
-        groups = gathered(hits, _target, partial(_module, inside))
-        for target, states in groups.items():
+        for target, states in gathered_states(change, hits).items():
             results = violated(states[0], _BOUNDS)
             proved = [one for one in results if one.proves]
             unknown = "" if proved else premises(results[:1])
@@ -78,20 +75,12 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                     ratio=worst.ratio,
                     steps=states[0].steps,
                 )
-                + (say(" ({unknown})", unknown=unknown) if unknown else ""),
+                + beside(unknown),
                 evidence=numbers(results) | {"tensors": [s.target for s in states][:100]},
                 limit=1.0,
                 confidence="hint" if unknown else "",
                 advice=advice.restore(evidence, target if states[0].name else None),
             )
-
-
-def _target(state: StateChange) -> str:
-    return state.target
-
-
-def _module(inside: dict[str, str], state: StateChange) -> str:
-    return inside.get(state.target, state.target)
 
 
 def _moved_too_far(state: StateChange) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, modules, of_one_run
-from ckptools.rules.kin import unproved, violations
+from ckptools.rules.changes import beside, of_one_run
+from ckptools.rules.kin import breaches
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
@@ -48,33 +46,23 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     from ckptools.compare.kin import travels  # numpy
 
     for change in of_one_run(evidence):
-        states = travels(change)
-        hits = violations(states)
-        inside = modules(change)
-        for target, members in gathered(hits, _target, partial(_module, inside)).items():
-            (worst,) = members[0].bounds.values()
-            unknown = unproved(change, states, worst)
+        for breach in breaches(change, travels(change)):
             yield found(
-                target,
+                breach.target,
                 say(
                     "{above:,} of {judged:,} elements moved up to {ratio:.4g} times as far as "
                     "{steps} steps can",
-                    above=worst.above,
-                    judged=worst.judged,
-                    ratio=worst.ratio,
-                    steps=members[0].steps,
+                    above=breach.worst.above,
+                    judged=breach.worst.judged,
+                    ratio=breach.worst.ratio,
+                    steps=breach.states[0].steps,
                 )
-                + (say(" ({unknown})", unknown=unknown) if unknown else ""),
-                evidence={"bound": worst.bound, "tensors": [one.target for one in members][:100]},
+                + beside(breach.unknown),
+                evidence={
+                    "bound": breach.worst.bound,
+                    "tensors": [one.target for one in breach.states][:100],
+                },
                 limit=1.0,
-                confidence="hint" if unknown else "",
-                advice=advice.restore(evidence, target if members[0].name else None),
+                confidence="hint" if breach.unknown else "",
+                advice=advice.restore(evidence, breach.target if breach.states[0].name else None),
             )
-
-
-def _target(state: StateChange) -> str:
-    return state.target
-
-
-def _module(inside: dict[str, str], state: StateChange) -> str:
-    return inside.get(state.target, state.target)

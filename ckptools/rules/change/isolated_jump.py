@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, of_one_run, rms_change
+from ckptools.rules.changes import gathered_matches, of_one_run, rms_change
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
@@ -48,7 +48,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             (match for match in change.matches if _ratio(match) > limit and not match.broken),
             key=lambda match: -_ratio(match),
         )
-        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        groups = gathered_matches(hits)
         for target, matches in groups.items():
             ratio = _ratio(matches[0])
             yield found(

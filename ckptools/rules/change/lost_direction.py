@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, matrices, of_one_run, outran, typical
+from ckptools.rules.changes import gathered_matches, matrices, of_one_run, outran, typical
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
@@ -54,7 +54,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         least = max(1 - _LOST, limit * usual)
         hits = [m for m in matrices(change) if least < turned.get(m.name_b, 0.0) and not _told(m)]
         hits = sorted(outran(hits, change), key=lambda match: -turned[match.name_b])
-        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        groups = gathered_matches(hits)
         for target, matches in groups.items():
             cosine = matches[0].cosine
             yield found(

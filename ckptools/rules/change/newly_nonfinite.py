@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered
+from ckptools.rules.changes import gathered_matches
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
@@ -43,7 +43,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     for change in evidence.changes[:1]:
         hits = [match for match in change.matches if match.broken]
         hits.sort(key=lambda match: -match.broken)
-        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        groups = gathered_matches(hits)
         for target, matches in groups.items():
             elements = sum(match.broken for match in matches)
             yield found(

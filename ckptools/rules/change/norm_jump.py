@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import exp, inf, log
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, matrices, of_one_run, outran, typical
+from ckptools.rules.changes import gathered_matches, matrices, of_one_run, outran, typical
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
@@ -54,7 +54,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             m for m in matrices(change) if abs(ratios.get(m.name_b, usual) - usual) > log(limit)
         ]
         hits = sorted(outran(hits, change), key=lambda m: -abs(ratios[m.name_b] - usual))
-        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        groups = gathered_matches(hits)
         for target, matches in groups.items():
             ratio = matches[0].norm_ratio or 0.0
             yield found(

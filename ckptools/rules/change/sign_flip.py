@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, of_one_run
+from ckptools.rules.changes import gathered_matches, of_one_run
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -45,7 +45,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             for match in change.matches
             if match.cosine is not None and match.cosine < limit and match.numel >= 16
         ]
-        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        groups = gathered_matches(hits)
         for target, matches in groups.items():
             yield found(
                 target,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, of_one_run
+from ckptools.rules.changes import gathered_matches, of_one_run
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.evidence import Evidence
@@ -58,7 +58,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 if match.identical and _has_moved(change, match) and match.name_b not in sources:
                     sources[match.name_b] = older.a.path
                     hits.append(match)
-        groups = gathered(hits, lambda m: m.name_b, lambda m: m.module or m.name_b)
+        groups = gathered_matches(hits)
         for target, matches in groups.items():
             source = sources[matches[0].name_b]
             yield found(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from ckptools.rules import advice
-from ckptools.rules.changes import MOMENT_BOUNDS, gathered, modules, of_one_run, typical, violated
+from ckptools.rules.changes import MOMENT_BOUNDS, gathered_states, of_one_run, typical, violated
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Change, StateChange
 from ckptools.types.evidence import Evidence
@@ -60,8 +59,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             and _turned(state, usual, limit)
             and _elements(change, state) >= _LEAST
         ]
-        groups = gathered(hits, lambda s: s.target, partial(_module, modules(change)))
-        for target, states in groups.items():
+        for target, states in gathered_states(change, hits).items():
             cosines = states[0].cosines
             yield found(
                 target,
@@ -77,10 +75,6 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
                 limit=limit,
                 advice=advice.restore(evidence, target if states[0].name else None),
             )
-
-
-def _module(inside: dict[str, str], state: StateChange) -> str:
-    return inside.get(state.target, state.target)
 
 
 def _elements(change: Change, state: StateChange) -> int:

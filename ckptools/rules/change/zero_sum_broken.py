@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ckptools.rules import advice
-from ckptools.rules.changes import of_one_run, premises, same_history
+from ckptools.rules.changes import beside, of_one_run, premises, same_history
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import FEW, listed
 from ckptools.types.change import Change
@@ -75,7 +75,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                     holding=holding,
                     names=listed(list(dict.fromkeys(one.target for one in mine))),
                 )
-                + (say(" ({unknown})", unknown=unknown) if unknown else ""),
+                + beside(unknown),
                 evidence={
                     "before": mine[0].before,
                     "after": mine[0].after,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ckptools.rules import advice
 from ckptools.rules.changes import (
-    gathered,
-    modules,
+    beside,
+    gathered_states,
     numbers,
     of_one_run,
     premises,
@@ -17,13 +16,14 @@ from ckptools.rules.changes import (
     violated,
 )
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
 
+if TYPE_CHECKING:  # numpy, which a listing does without
+    from ckptools.compare.bounds.result import BoundResult
+
 _BOUNDS = ("innovation", "decay")
-Hit = tuple[StateChange, list[Any]]
 
 
 @rule(
@@ -58,39 +58,34 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     for change in of_one_run(evidence):
         hits = [
-            (state, violated(state, _BOUNDS))
+            state
             for state in change.states
             if (state.steps or 0) > 0
             and violated(state, _BOUNDS)
             and not violated(state, ("moment",))
         ]
-        hits.sort(key=lambda hit: -hit[1][0].above / max(hit[1][0].judged, 1))
-        groups = gathered(hits, _target, partial(_module, modules(change)))
-        for target, members in groups.items():
-            worst = members[0][1]
+        hits.sort(key=lambda state: -_share(violated(state, _BOUNDS)[0]))
+        for target, states in gathered_states(change, hits).items():
+            worst = violated(states[0], _BOUNDS)
             unknown = premises(worst)
             if not same_history(change):
                 unknown = unknown or say("the older file may be of another run")
-            share = worst[0].above / max(worst[0].judged, 1)
             yield found(
                 target,
                 say(
                     "{share:.0%} of its moments cannot have grown out of {path} in {steps} steps",
-                    share=share,
+                    share=_share(worst[0]),
                     path=change.a.path,
-                    steps=members[0][0].steps,
+                    steps=states[0].steps,
                 )
-                + (say(" ({unknown})", unknown=unknown) if unknown else ""),
-                evidence=numbers(worst) | {"states": [hit[0].target for hit in members][:100]},
+                + beside(unknown),
+                evidence=numbers(worst) | {"states": [state.target for state in states][:100]},
                 limit=1.0,
                 confidence="hint" if unknown else "",
-                advice=advice.restore(evidence, target if members[0][0].name else None),
+                advice=advice.restore(evidence, target if states[0].name else None),
             )
 
 
-def _target(hit: Hit) -> str:
-    return hit[0].target
-
-
-def _module(inside: dict[str, str], hit: Hit) -> str:
-    return inside.get(hit[0].target, hit[0].target)
+def _share(result: BoundResult) -> float:
+    """Return the part of the elements judged that is beyond."""
+    return result.above / max(result.judged, 1)

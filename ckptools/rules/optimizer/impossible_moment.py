@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import gathered, numbers, premises, violated
+from ckptools.rules.changes import beside, gathered, numbers, premises, violated
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import StateChange
 from ckptools.types.evidence import Evidence
@@ -58,7 +58,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
                 elements=elements,
             )
             + (say(" ({number} states)", number=len(states)) if len(states) > 1 else "")
-            + (say(" ({unknown})", unknown=unknown) if unknown else ""),
+            + beside(unknown),
             evidence=numbers(results[:1]) | {"states": [s.target for s in states][:100]},
             limit=1.0,
             confidence="hint" if unknown else "",
