@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import gc
 import importlib
 import io
 import os
@@ -105,7 +106,8 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="ckptools")
-def commands() -> None:
+@click.pass_context
+def commands(ctx: click.Context) -> None:
     """Forensics and surgery for training checkpoints.
 
     Tells whether a checkpoint is sick, where, since when and how sure that is; operates on it
@@ -118,9 +120,12 @@ def commands() -> None:
     Shell completion (bash; zsh and fish likewise):
       eval "$(_CKPTOOLS_COMPLETE=bash_source ckptools)"
     """  # noqa: D301  click's mark for a block that keeps its lines
-    from ckptools.rules import settings
+    from ckptools.rules.settings import Settings, find
 
-    settings.find(Path.cwd()).declare()
+    ctx.obj = found = find(Path.cwd())
+    if found.roles or found.layouts:
+        found.declare()
+        ctx.call_on_close(Settings().declare)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -201,6 +206,7 @@ def _print_json(document: dict[str, Any]) -> None:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
+    gc.set_threshold(100_000)  # a file's tree is many objects and no garbage: 5 % of a listing
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a page must fit any terminal's charset

@@ -176,9 +176,7 @@ def rule_settings(
 
     ``--select`` replaces the file's selection; ``--ignore`` adds to what it ignores.
     """
-    from ckptools.rules import settings
-
-    found = settings.find(Path.cwd())
+    found = click.get_current_context().obj
     return {
         "select": sum(select, ()) or found.select,
         "ignore": (*found.ignore, *sum(ignore, ())),
