@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from ckptools.formats.fault_list import FaultList
 from ckptools.types.container import Container
-from ckptools.types.tree import Instance, Pairs, SetNode
+from ckptools.types.tree import pairs_of, walk
 from ckptools.types.wording import say
 
 #: control characters, characters that reorder or hide text, and halves of characters
@@ -40,16 +41,16 @@ def cross_checked(container: Container, others: Sequence[str]) -> Container:
             ),
             other=name,
         )
-    nodes = list(_nodes(container.root))
-    for key in _odd_keys(nodes):
-        faults.add(
-            "odd-key", ascii(key)[:120], say("a key with invisible characters"), scope="object"
-        )
-    for node in nodes:
-        if len(_pairs(node)) > LARGEST_MAPPING:
+    for node in islice(walk(container.root), MAX_NODES):
+        pairs = pairs_of(node)
+        for key in _odd_keys(pairs):
+            faults.add(
+                "odd-key", ascii(key)[:120], say("a key with invisible characters"), scope="object"
+            )
+        if len(pairs) > LARGEST_MAPPING:
             message = say(
                 "of {number:,} entries only {limit:,} are looked at",
-                number=len(_pairs(node)),
+                number=len(pairs),
                 limit=LARGEST_MAPPING,
             )
             faults.add("oversized-mapping", "a mapping", message, scope="object")
@@ -58,43 +59,8 @@ def cross_checked(container: Container, others: Sequence[str]) -> Container:
     return replace(container, faults=(*container.faults, *faults.faults()))
 
 
-def _odd_keys(nodes: list[Any]) -> Iterator[str]:
-    """Yield the keys of all mappings that hold odd characters."""
-    for node in nodes:
-        for key, _ in _pairs(node):
-            if type(key) is str and not key.isprintable() and ODD_CHARACTERS.search(key):
-                yield key
-
-
-def _nodes(root: Any) -> Iterator[Any]:
-    """Yield every node that holds others, once, outer ones first."""
-    waiting = [root]
-    seen: set[int] = set()
-    while waiting and len(seen) < MAX_NODES:
-        node = waiting.pop()
-        if not isinstance(node, _INNER) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        yield node
-        waiting.extend(value for _, value in _pairs(node))
-        waiting.extend(_others(node))
-
-
-_INNER = (Pairs, Instance, SetNode, list, tuple)
-
-
-def _pairs(node: Any) -> list[tuple[Any, Any]]:
-    if isinstance(node, Pairs):
-        return node.entries
-    return node.pairs if isinstance(node, Instance) else []
-
-
-def _others(node: Any) -> list[Any]:
-    """Return what lies in a node beside its pairs."""
-    if isinstance(node, (list, tuple)):
-        return list(node)
-    if isinstance(node, SetNode):
-        return [node.members]  # a list that other sets may share
-    if isinstance(node, Instance):
-        return [*node.items, node.args, node.kwargs, node.state]
-    return []
+def _odd_keys(pairs: list[tuple[Any, Any]]) -> Iterator[str]:
+    """Yield the keys that hold odd characters."""
+    for key, _ in pairs:
+        if type(key) is str and not key.isprintable() and ODD_CHARACTERS.search(key):
+            yield key

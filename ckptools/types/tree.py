@@ -7,6 +7,7 @@ Trees may be cyclic and arbitrarily deep: walk them iteratively, by identity.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,6 +141,41 @@ def class_name(node: Any) -> str | None:
     if helper and arguments and isinstance(arguments[0], Global):
         return str(arguments[0])
     return str(constructor) if isinstance(constructor, Global) else None
+
+
+def pairs_of(node: Any) -> list[tuple[Any, Any]]:
+    """Return the key-value pairs that were put into a dict or an object, as they stand there."""
+    if type(node) is Pairs:
+        return node.entries
+    return node.pairs if type(node) is Instance else []
+
+
+def walk(root: Any) -> Iterator[Any]:
+    """Iterate over the nodes that hold others, each once, outer ones before what they hold.
+
+    By identity and without recursion: a file may make its tree deep or cyclic.  Keys and
+    constructors are not entered.
+    """
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        kind = type(node)
+        if kind not in _HOLDING or id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if kind is Instance:
+            waiting += (*node.items, node.args, node.kwargs, node.state)
+            waiting += [value for _, value in node.pairs]
+        elif kind is Pairs:
+            waiting += [value for _, value in node.entries]
+        elif kind is SetNode:
+            waiting.append(node.members)  # a list that other sets may share
+        else:
+            waiting += node
+
+
+_HOLDING = frozenset({Pairs, Instance, SetNode, list, tuple})
 
 
 def is_tensor(node: Any) -> bool:

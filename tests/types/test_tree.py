@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ckptools.types.tensor import TensorRef
 from ckptools.types.tree import (
     Global,
     Instance,
     Pairs,
+    SetNode,
     class_name,
     entries,
     fields,
     is_tensor,
+    pairs_of,
     unwrap,
+    walk,
 )
 
 ORDERED = Global("collections", "OrderedDict")
@@ -61,3 +66,26 @@ def test_tensors_are_found_behind_the_calls_that_rebuild_them() -> None:
     assert is_tensor(ref)
     assert is_tensor(Instance(Global("torch._utils", "_rebuild_tensor_v2"), (), value=ref))
     assert not is_tensor(Pairs())
+
+
+def test_a_walk_meets_every_holding_node_once_in_cyclic_and_deep_trees() -> None:
+    shared: list[Any] = [1, "two"]
+    inside = Instance(Global("m", "C"), (shared,), state=Pairs([("a", shared)]))
+    root = Pairs([("x", inside), ("again", inside), ("set", SetNode([(3,)]))])
+    shared.append(root)
+    met = list(walk(root))
+    assert met[0] is root
+    assert len({id(node) for node in met}) == len(met)
+    assert sum(node is shared for node in met) == 1
+    assert any(node == (3,) for node in met)
+    assert not any(isinstance(node, (int, str, Global)) for node in met)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert sum(1 for _ in walk(deep)) == 100_001
+
+
+def test_pairs_are_those_of_dicts_and_of_objects() -> None:
+    assert pairs_of(Pairs([("a", 1)])) == [("a", 1)]
+    assert pairs_of(Instance(Global("m", "C"), (), pairs=[("b", 2)])) == [("b", 2)]
+    assert pairs_of([("c", 3)]) == []

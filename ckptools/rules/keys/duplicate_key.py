@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ckptools.rules.advice import inspect
@@ -12,7 +12,7 @@ from ckptools.rules.registry import rule
 from ckptools.types.container import Fault
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
-from ckptools.types.tree import Instance, Pairs
+from ckptools.types.tree import pairs_of, walk
 from ckptools.types.wording import say
 
 KINDS = covers(__name__, "duplicate-key")
@@ -53,37 +53,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def repeated_keys(root: Any) -> Iterator[tuple[str, int]]:
-    """Iterate over (key, times) for every text key that a mapping in the tree has repeatedly.
-
-    The tree is walked by identity and without recursion: a file may make it deep or cyclic.
-    """
-    seen: set[int] = set()
-    work = [root]
-    while work:
-        node = work.pop()
-        if not isinstance(node, _INNER) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        pairs = _pairs(node)
-        if pairs:
-            keys = [key for key, _ in pairs if isinstance(key, str)]
-            if len(set(keys)) < len(keys):
-                yield from ((key, times) for key, times in Counter(keys).items() if times > 1)
-            work.extend(value for _, value in pairs)
-        work.extend(_inside(node))
-
-
-_INNER = (Pairs, Instance, list, tuple)
-
-
-def _pairs(node: Any) -> list[tuple[Any, Any]]:
-    if isinstance(node, Pairs):
-        return node.entries
-    return node.pairs if isinstance(node, Instance) else []
-
-
-def _inside(node: Any) -> Iterable[Any]:
-    """Return what lies in a node beside its key-value pairs."""
-    if isinstance(node, Instance):
-        return (node.state, node.args, node.kwargs, *node.items)
-    return node if isinstance(node, (list, tuple)) else ()
+    """Iterate over (key, times) for every text key that a mapping in the tree has repeatedly."""
+    for node in walk(root):
+        keys = [key for key, _ in pairs_of(node) if isinstance(key, str)]
+        if len(set(keys)) < len(keys):
+            yield from ((key, times) for key, times in Counter(keys).items() if times > 1)
