@@ -24,19 +24,28 @@ class Explanation:
     sections: dict[str, str]
 
 
+def require_headings(docstring: str | None) -> None:
+    """Raise ValueError unless ``docstring`` has all headings in their order; quicker than to parse.
+
+    Every rule is imported at every start, and few are ever explained.
+    """
+    lines = map(str.strip, (docstring or "").splitlines())
+    if tuple(line for line in lines if line in HEADINGS) != HEADINGS:
+        raise ValueError(f"the docstring needs the headings {', '.join(HEADINGS)}, in this order")
+
+
 def parse(docstring: str | None) -> Explanation:
     """Return the explanation that ``docstring`` holds.
 
-    A heading is a line of its own that starts in the first column; what follows is indented.
+    A heading is a line of its own; what follows is indented.
     ValueError names what is missing, empty or out of order.
     """
+    require_headings(docstring)
     lines = inspect.cleandoc(docstring or "").splitlines()
-    starts = [(number, line) for number, line in enumerate(lines) if line in HEADINGS]
-    if tuple(line for _, line in starts) != HEADINGS:
-        raise ValueError(f"the docstring needs the headings {', '.join(HEADINGS)}, in this order")
+    starts = [(number, line) for number, line in enumerate(lines) if line.strip() in HEADINGS]
     ends = [number for number, _ in starts[1:]] + [len(lines)]
     sections = {
-        heading: textwrap.dedent("\n".join(lines[start + 1 : end])).strip()
+        heading.strip(): textwrap.dedent("\n".join(lines[start + 1 : end])).strip()
         for (start, heading), end in zip(starts, ends, strict=True)
     }
     summary = "\n".join(lines[: starts[0][0]]).strip()

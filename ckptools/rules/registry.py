@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptools.registry import Registry
-from ckptools.rules.explanation import Explanation, parse
+from ckptools.rules.explanation import Explanation, parse, require_headings
 from ckptools.rules.needs import NEEDS
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import CONFIDENCES, SEVERITIES, Finding
@@ -44,7 +44,6 @@ class Rule:
     needs: parts of the evidence without which it is skipped (:data:`ckptools.rules.needs.NEEDS`).
     limit: the default of its limit, or None when it has none.
     check: the generator.
-    explanation: its docstring, taken apart.
     """
 
     code: str
@@ -54,7 +53,11 @@ class Rule:
     needs: tuple[str, ...]
     limit: float | None
     check: Check
-    explanation: Explanation
+
+    @property
+    def explanation(self) -> Explanation:
+        """The docstring, taken apart; ValueError where it says nothing under a heading."""
+        return parse(self.check.__doc__)
 
     @property
     def family(self) -> str:
@@ -93,10 +96,10 @@ def rule(
     def add(check: Check) -> Check:
         try:
             _check_identity(code, name, severity, confidence, needs)
-            explanation = parse(check.__doc__)
+            require_headings(check.__doc__)
         except ValueError as error:
             raise ValueError(f"rule {code} {name}: {error}") from None
-        rules.add(code, Rule(code, name, severity, confidence, needs, limit, check, explanation))
+        rules.add(code, Rule(code, name, severity, confidence, needs, limit, check))
         _codes_by_name[name] = code
         return check
 

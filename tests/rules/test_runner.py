@@ -6,13 +6,11 @@ import pytest
 
 from ckptools.errors import SettingsError
 from ckptools.rules import judge, runner
-from ckptools.rules.explanation import parse
 from ckptools.rules.registry import Rule, found
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from tests.builders.evidence import Builder
 from tests.builders.healthy import transformer
-from tests.rules.test_registry import DOCSTRING
 
 
 def made(
@@ -24,10 +22,7 @@ def made(
     needs: tuple[str, ...] = (),
     limit: float | None = None,
 ) -> Rule:
-    explanation = parse(DOCSTRING)
-    return Rule(
-        code, f"rule-{code.lower()}", severity, confidence, needs, limit, check, explanation
-    )
+    return Rule(code, f"rule-{code.lower()}", severity, confidence, needs, limit, check)
 
 
 @pytest.fixture

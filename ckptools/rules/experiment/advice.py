@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ckptools.rules.advice import command
-from ckptools.types.verdict import Experiment
+
+if TYPE_CHECKING:  # a listing loads this rule, too, and has no experiment
+    from ckptools.types.verdict import Experiment
 
 
 def again(experiment: Experiment, *options: str) -> str:
