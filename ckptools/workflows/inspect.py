@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptools import formats
+from ckptools.compare.schedules import not_replayed
 from ckptools.errors import SettingsError
 from ckptools.rules import judge
 from ckptools.rules.selection import chosen
@@ -309,6 +310,7 @@ def _not_judged(
         reasons.append(say("values: headers only were read"))
     else:
         reasons += _not_measured(measurements)
+    reasons += not_replayed(checkpoint)
     if verified and not _has_checksums(checkpoint.container):
         reasons.append(say("checksums: the format has none"))
     return tuple(dict.fromkeys(reasons))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import isclose
 from typing import Any
 
+from ckptools.compare.schedules import scheduled
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
@@ -36,26 +37,23 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         torch.optim.lr_scheduler (get_last_lr is what the last step wrote into the groups).
     """
     assert evidence.checkpoint is not None
-    scheduler = evidence.checkpoint.run.scheduler
-    if scheduler is None or len(evidence.checkpoint.optimizers) != 1:
-        return
-    optimizer = evidence.checkpoint.optimizers[0]
-    rates = scheduler.get("_last_lr")
-    if not isinstance(rates, (list, tuple)) or len(rates) != len(optimizer.groups):
-        return
-    for group, rate in zip(optimizer.groups, rates, strict=True):
-        lr = group.settings.get("lr")
-        if _differ(lr, rate):
-            yield found(
-                f"{optimizer.key}.param_groups[{group.index}]",
-                say(
-                    "learning rate {lr:.4g}, while the scheduler last gave {rate:.4g}",
-                    lr=lr,
-                    rate=rate,
-                ),
-                evidence={"lr": lr, "last_lr": rate, "group": group.index},
-                advice=advice.history(evidence),
-            )
+    for optimizer, scheduler in scheduled(evidence.checkpoint):
+        rates = scheduler.get("_last_lr")
+        if not isinstance(rates, (list, tuple)) or len(rates) != len(optimizer.groups):
+            continue
+        for group, rate in zip(optimizer.groups, rates, strict=True):
+            lr = group.settings.get("lr")
+            if _differ(lr, rate):
+                yield found(
+                    f"{optimizer.key}.param_groups[{group.index}]",
+                    say(
+                        "learning rate {lr:.4g}, while the scheduler last gave {rate:.4g}",
+                        lr=lr,
+                        rate=rate,
+                    ),
+                    evidence={"lr": lr, "last_lr": rate, "group": group.index},
+                    advice=advice.history(evidence),
+                )
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptools.compare.loops import scheduler_steps
 from ckptools.compare.progress import multiple, step_counts
-from ckptools.compare.schedules import number
+from ckptools.compare.schedules import calls, schedulers
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
 from ckptools.types.checkpoint import RunState
@@ -20,7 +21,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     What it means
         The scheduler's last_epoch is neither the number of optimizer steps (or of batches, with
-        accumulated gradients) nor a whole number of updates in each epoch, give or take one.
+        accumulated gradients) nor a whole number of updates in each epoch, give or take one; or
+        Lightning's loops stepped all schedulers together more or less often than those count.
 
     Why it matters
         After resuming, the learning rate follows the schedule of another time: a scheduler that
@@ -40,33 +42,42 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     assert evidence.checkpoint is not None
     run = evidence.checkpoint.run
+    yield from _against_loops(evidence, run)
     counts = step_counts(evidence.checkpoint)
     for key, scheduler in schedulers(run):
-        calls = number(scheduler.get("last_epoch"))
-        if calls is None or calls < 0 or not counts or not _lost(calls, counts, run):
+        called = calls(scheduler)
+        if called is None or called < 0 or not counts or not _lost(called, counts, run):
             continue
         yield found(
             key,
             say(
                 "the scheduler was stepped {calls:.0f} times, the optimizer {steps} times{epochs}",
-                calls=calls,
+                calls=called,
                 steps=counts[0],
                 epochs=say(" in {count} epochs", count=run.epoch) if run.epoch else "",
             ),
-            evidence={"last_epoch": calls, "steps": counts, "epoch": run.epoch},
+            evidence={"last_epoch": called, "steps": counts, "epoch": run.epoch},
             advice=advice.history(evidence),
         )
 
 
-def schedulers(run: RunState) -> Iterator[tuple[str, dict[str, object]]]:
-    """Iterate over the saved schedulers, each with what to call it."""
-    state = run.scheduler or {}
-    if "last_epoch" in state or "base_lrs" in state or "_schedulers" in state:
-        yield "scheduler", state
+def _against_loops(evidence: Evidence, run: RunState) -> Iterator[Finding]:
+    """Compare with the schedulers' steps that the loops count, one more or less left aside."""
+    counted, known = scheduler_steps(run), [calls(state) for _, state in schedulers(run)]
+    taken = [one for one in known if one is not None]
+    if counted is None or not taken or len(taken) != len(known):
         return
-    for key, value in state.items():
-        if isinstance(value, dict):
-            yield f"scheduler.{key}", value
+    if abs(sum(taken) - counted) > len(taken):
+        yield found(
+            "scheduler",
+            say(
+                "the schedulers were stepped {calls:.0f} times, the loops count {counted}",
+                calls=sum(taken),
+                counted=counted,
+            ),
+            evidence={"last_epochs": taken, "scheduler_progress": counted},
+            advice=advice.history(evidence),
+        )
 
 
 def _lost(calls: float, counts: list[int], run: RunState) -> bool:

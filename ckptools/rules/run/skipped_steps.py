@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from math import log2
 from typing import Any
 
+from ckptools.compare.loops import optimizer_steps
 from ckptools.compare.progress import multiple, step_counts
-from ckptools.compare.schedules import number
+from ckptools.compare.schedules import number, schedulers
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
-from ckptools.rules.run.scheduler_step import schedulers
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -123,7 +123,7 @@ def _attempted(checkpoint: Checkpoint, counts: list[int]) -> float | None:
     """Return how many steps a scheduler or the run itself counts beyond the optimizer's."""
     run = checkpoint.run
     calls = [number(state.get("last_epoch")) for _, state in schedulers(run)]
-    stated = [float(run.step)] if run.step else []
+    stated = [float(steps) for steps in (run.step, optimizer_steps(run)) if steps]
     for value in (*(call for call in calls if call is not None), *stated):
         if any(count + 1 < value < 1.8 * count and not multiple(value, count) for count in counts):
             return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckptools.compare.loops import optimizer_steps
 from ckptools.compare.progress import argument, multiple, step_counts, steps_taken
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
@@ -34,9 +35,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     What it means
         The largest step count of any parameter agrees neither with the run's own counter (nor
-        with a whole multiple of it, as with accumulated gradients) nor with epochs times the
-        steps of an epoch, where arguments, a trainer's totals or an earlier file tell those. A
-        difference of one is a note: the file was saved between the two counters.
+        with a whole multiple of it, as with accumulated gradients) nor with that of Lightning's
+        loops nor with epochs times the steps of an epoch, where arguments, a trainer's totals or
+        an earlier file tell those. A difference of one is a note: the file was saved between the
+        two counters.
 
     Why it matters
         Bias correction and schedules go by these counts: an optimizer of another time was loaded,
@@ -58,7 +60,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     counts = step_counts(checkpoint)
     if not counts:
         return
-    yield from _against_counter(evidence, checkpoint, counts)
+    for stated in dict.fromkeys((checkpoint.run.step, optimizer_steps(checkpoint.run))):
+        if stated and stated not in counts:
+            yield from _against_counter(evidence, checkpoint, counts, stated)
     for expected in _expectations(evidence):
         if not any(_meets(expected, count) for count in counts):
             yield found(
@@ -76,12 +80,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _against_counter(
-    evidence: Evidence, checkpoint: Checkpoint, counts: list[int]
+    evidence: Evidence, checkpoint: Checkpoint, counts: list[int], stated: int
 ) -> Iterator[Finding]:
-    """Compare with the run's own step counter."""
-    stated = checkpoint.run.step
-    if not stated or stated in counts:
-        return
+    """Compare with one of the run's own step counters."""
     nearest = min(counts, key=lambda count: abs(count - stated))
     beside = {"steps": counts, "counter": stated}
     if abs(nearest - stated) == 1:

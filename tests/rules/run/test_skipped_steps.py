@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from ckptools.rules import judge
-from tests.builders.resumes import SCALER, Fault, edited, evidence, setting, together
+from tests.builders.resumes import SCALER, Fault, edited, evidence, lightning, setting, together
 
 
 def scaler(**values: Any) -> Fault:
@@ -16,6 +16,7 @@ def attempted(steps: int) -> Fault:
 
 
 FIRES_ON = {
+    "lightnings_loops": partial(lightning, counted=70, scaler=SCALER),
     "skipped": partial(evidence, attempted(70)),
     "few_skipped": partial(evidence, attempted(62)),
     "a_collapsed_scale": partial(evidence, scaler(scale=0.0625)),
@@ -23,6 +24,8 @@ FIRES_ON = {
     "a_counter_beyond": partial(evidence, scaler(_growth_tracker=2000)),
 }
 SILENT_ON = {
+    "lightning": partial(lightning, scaler=SCALER),
+    "lightning_without_a_scaler": partial(lightning, counted=70),
     "a_healthy_epoch": evidence,
     "a_scaler": partial(evidence, scaler()),
     "no_scaler": partial(evidence, edited("scheduler", last_epoch=70)),

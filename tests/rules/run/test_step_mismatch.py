@@ -7,7 +7,7 @@ import pytest
 
 from ckptools.rules import judge
 from ckptools.types.evidence import Evidence
-from tests.builders.resumes import edited, evidence, setting, together
+from tests.builders.resumes import edited, evidence, lightning, setting, together
 from tests.builders.small_run import State
 
 BEHIND = setting("global_step", 47)
@@ -28,6 +28,7 @@ def trainer(most: float) -> Evidence:
 
 
 FIRES_ON = {
+    "lightnings_loops": partial(lightning, counted=47),
     "a_trainers_totals": partial(trainer, 1000.0),
     "another_counter": partial(evidence, BEHIND),
     "one_apart": partial(evidence, setting("global_step", 61)),
@@ -35,6 +36,7 @@ FIRES_ON = {
     "epochs_of_before": partial(evidence, setting("epoch", 17), earlier=4),
 }
 SILENT_ON = {
+    "lightning": lightning,
     "a_healthy_epoch": evidence,
     "a_trainers_totals": partial(trainer, 200.0),
     "two_batches_a_step": partial(
