@@ -15,6 +15,7 @@ from ckptools.compare.passing import Task, run
 from ckptools.compare.relation import relate, steps_between
 from ckptools.compare.settings import run_changes
 from ckptools.layouts.parameters.naming import identify_pair
+from ckptools.stats.alongside import Alongside
 from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, ParameterState
 from ckptools.types.tensor import TensorRef
@@ -27,7 +28,13 @@ Progress = Callable[[int, int], None]
 Paired = tuple[NamedTensor, NamedTensor, str]
 
 
-def compare(older: Checkpoint, newer: Checkpoint, *, progress: Progress | None = None) -> Change:
+def compare(
+    older: Checkpoint,
+    newer: Checkpoint,
+    *,
+    progress: Progress | None = None,
+    beside: Callable[[Checkpoint], Alongside] | None = None,
+) -> Change:
     """Return what moved from ``older`` to ``newer``, and whether it can have.
 
     Memory is bounded by a chunk of each tensor; a tensor that cannot be read is named in its
@@ -36,11 +43,14 @@ def compare(older: Checkpoint, newer: Checkpoint, *, progress: Progress | None =
     Parameters
     ----------
     progress: called with (bytes done, bytes in all).
+    beside: called with the newer file, its states named; gives what is fed with its values.
     """
     named, whole = _named(older, newer)
+    measuring = None if beside is None else beside(named)
     aligned = _by_content(align(older, named))
     weights = {(two.set, two.name): (one, two) for one, two, _ in aligned.pairs}
-    matches, states = _read(aligned.pairs, list(state_pairs(older, named, weights)), progress)
+    pending = list(state_pairs(older, named, weights))
+    matches, states = _read(aligned.pairs, pending, progress, measuring)
     if not whole and any(_accused(state) for state in states):
         with np.errstate(all="ignore"):
             renamed = identify_pair(older, newer)
@@ -166,7 +176,10 @@ def _by_content(aligned: Aligned) -> Aligned:
 
 
 def _read(
-    pairs: Sequence[Paired], pending: Sequence[StatePair], progress: Progress | None
+    pairs: Sequence[Paired],
+    pending: Sequence[StatePair],
+    progress: Progress | None,
+    measuring: Alongside | None,
 ) -> tuple[list[Match], list[StateChange]]:
     """Read every pair once, its optimizer states along with it."""
     beside = {
@@ -180,7 +193,7 @@ def _read(
     }
     read = {id(task.pair) for task in tasks.values()}
     alone = [Task(None, pair) for pair in pending if id(pair) not in read]
-    run([*tasks.values(), *alone], progress)
+    run([*tasks.values(), *alone], progress, measuring)
     alone += _again(tasks.values())
     matches = [
         _measured(_match(*pair), tasks.get(index), reasons[index])

@@ -30,8 +30,11 @@ from ckptools.compare.distances import Distance
 from ckptools.compare.histories import Judging, StatePair, even_chunks, slot_chunks
 from ckptools.compare.screens import BLOCK, MARGIN, PRECISION, Screen, screen
 from ckptools.errors import CkptoolsError
+from ckptools.stats.alongside import Alongside
 from ckptools.stats.families import family
+from ckptools.stats.jobs import Job, identity
 from ckptools.stats.kernel import sparing
+from ckptools.stats.passing import Outcome, Passage
 from ckptools.stats.pieces import pieces, seekable
 from ckptools.types.change import StateChange
 from ckptools.types.checkpoint import NamedTensor
@@ -86,8 +89,16 @@ class Task:
         return refs[0][0].numel if refs else 0
 
 
-def run(tasks: Sequence[Task], progress: Progress | None = None) -> None:
-    """Fill in the results of all tasks."""
+def run(
+    tasks: Sequence[Task], progress: Progress | None = None, measuring: Alongside | None = None
+) -> None:
+    """Fill in the results of all tasks.
+
+    Parameters
+    ----------
+    measuring: of the newer file, fed with what large tasks read of it.
+    """
+    tasks, twins = _once(tasks)
     total = sum(task.nbytes for task in tasks)
     compiled = _compiled() if total >= COMPILED_ABOVE else None
     if compiled is not None and any(t.pair and t.pair.premises.steps == 1 for t in tasks):
@@ -95,11 +106,31 @@ def run(tasks: Sequence[Task], progress: Progress | None = None) -> None:
     fast = [task for task in tasks if compiled is not None and _regular(task)]
     chosen = {id(task) for task in fast}
     done = 0
-    for task, share in _all(fast, [t for t in tasks if id(t) not in chosen], compiled):
+    others = [task for task in tasks if id(task) not in chosen]
+    for share in _all(fast, others, compiled, measuring):
         done += share
         if progress is not None:
             progress(done, total)
-        del task
+    for twin, task in twins:
+        twin.distance, twin.error = task.distance, task.error
+
+
+def _once(tasks: Sequence[Task]) -> tuple[list[Task], list[tuple[Task, Task]]]:
+    """Return the tasks without weights that are read for another task, and these with the other.
+
+    Tied weights have several names; the one that the optimizer knows is read with its state.
+    """
+    first: dict[Any, Task] = {}
+    for task in sorted(tasks, key=lambda task: task.pair is None):
+        if task.weights is not None:
+            first.setdefault(_weights_key(task), task)
+    kept = [t for t in tasks if t.pair or t.weights is None or first[_weights_key(t)] is t]
+    known = {id(task) for task in kept}
+    return kept, [(t, first[_weights_key(t)]) for t in tasks if id(t) not in known]
+
+
+def _weights_key(task: Task) -> Any:
+    return tuple(identity(tensor.ref) for tensor in task.weights or ())
 
 
 def _compiled() -> Any | None:
@@ -120,23 +151,112 @@ def _regular(task: Task) -> bool:
     return bool(refs) and kinds and len({ref.numel for ref in refs}) == 1
 
 
-def _all(fast: Sequence[Task], others: Sequence[Task], compiled: Any) -> Iterator[tuple[Task, int]]:
-    """Yield every task as it is done, with the bytes that it took."""
+def _all(
+    fast: Sequence[Task], others: Sequence[Task], compiled: Any, measuring: Alongside | None
+) -> Iterator[int]:
+    """Do every task; yield the bytes that each took."""
     for task in others:
         _plain(task)
-        yield task, task.nbytes
+        yield task.nbytes
     if not fast:
         return
-    stretches = [(task, start) for task in fast for start in range(0, task.numel or 1, STRETCH)]
+    extents = [extent for task in fast for extent in _extents(task, measuring)]
     with ThreadPoolExecutor(_threads()) as pool:
-        parts = pool.map(lambda one: _stretch(one[0], one[1], compiled), stretches)
+        parts = pool.map(lambda extent: _read(extent, compiled, measuring), extents)
         gathered: list[_Part] = []
-        for (task, start), part in zip(stretches, parts, strict=True):
-            gathered.append(part)
-            if start + STRETCH >= task.numel:
+        for extent, found in zip(extents, parts, strict=True):
+            gathered += found
+            task = extent.task
+            if extent.stop >= task.numel:
                 _join(task, gathered)
+                _hand_over(task, extent.jobs, gathered, measuring)
                 gathered = []
-                yield task, task.nbytes
+                yield task.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Extent:
+    """What one thread reads of a task without a break.
+
+    ``jobs`` are measured beside it.  One of theirs has the widest ranges, which begin and end where
+    ranges of the others do: all are a power of two long.
+    """
+
+    task: Task
+    start: int
+    stop: int
+    jobs: tuple[Job, ...] = ()
+
+
+def _extents(task: Task, measuring: Alongside | None) -> list[_Extent]:
+    """Cut a task into stretches, or into ranges of the jobs that are measured beside it."""
+    jobs = measuring.jobs_of([newer for _, newer in task.refs]) if measuring is not None else []
+    jobs = [job for job in jobs if all(start % CHUNK == 0 for start, _ in job.ranges)]
+    step = max([STRETCH, *(stop - start for job in jobs for start, stop in job.ranges)])
+    total = task.numel
+    return [
+        _Extent(task, start, min(start + step, total), tuple(jobs))
+        for start in range(0, total or 1, step)
+    ]
+
+
+def _read(extent: _Extent, compiled: Any, measuring: Alongside | None) -> list[_Part]:
+    """Compare the stretches of an extent, and measure its jobs."""
+    task = extent.task
+    places = {identity(newer): place for place, (_, newer) in enumerate(task.refs)}
+    feeds = [_Feed(job, extent, places, measuring) for job in extent.jobs if measuring is not None]
+    parts = [
+        _stretch(task, start, min(start + STRETCH, extent.stop), compiled, feeds)
+        for start in range(extent.start, extent.stop or 1, STRETCH)
+    ]
+    parts[-1].measured = [feed.finished() for feed in feeds]
+    return parts
+
+
+class _Feed:
+    """Hands the newer file's chunks of an extent to the ranges of a job, in order."""
+
+    def __init__(
+        self, job: Job, extent: _Extent, places: dict[tuple[Any, ...], int], measuring: Alongside
+    ) -> None:
+        self._job, self._measuring = job, measuring
+        self._places = [places[identity(part.ref)] for part in job.parts]
+        self._ranges = iter([r for r in job.ranges if extent.start <= r[0] < (extent.stop or 1)])
+        self._stop = 0
+        self._passage: Passage | None = None
+        self.outcomes: list[Outcome] = []
+        self._next()
+
+    def add(self, chunks: Sequence[Values], stop: int) -> None:
+        """Take one chunk of every newer tensor of the task, which ends at element ``stop``."""
+        assert self._passage is not None
+        self._passage.add([iter((chunks[place],)) for place in self._places])
+        if stop >= self._stop:
+            self._next()
+
+    def finished(self) -> list[Outcome]:
+        """Return what the ranges gave; that of no elements is open until now."""
+        if self._passage is not None:
+            self._next()
+        return self.outcomes
+
+    def _next(self) -> None:
+        """Close the range and open the next one."""
+        if self._passage is not None:
+            self.outcomes.append(self._passage.outcome())
+        extent = next(self._ranges, None)
+        self._passage = None if extent is None else self._measuring.passage(self._job, extent)
+        self._stop = 0 if extent is None else extent[1]
+
+
+def _hand_over(
+    task: Task, jobs: Sequence[Job], parts: Sequence[_Part], measuring: Alongside | None
+) -> None:
+    """Give what was measured of a task to where it is gathered; nothing after an error."""
+    measured = [part.measured for part in parts if part.measured]
+    if task.error is None and measuring is not None:
+        for place, job in enumerate(jobs):
+            measuring.take(job, [outcome for part in measured for outcome in part[place]])
 
 
 def _threads() -> int:
@@ -183,6 +303,7 @@ class _Part:
     distance: Distance
     judging: Judging | None
     error: str | None = None
+    measured: list[list[Outcome]] = field(default_factory=list)
 
 
 def _join(task: Task, parts: Sequence[_Part]) -> None:
@@ -199,14 +320,18 @@ def _join(task: Task, parts: Sequence[_Part]) -> None:
     task.state = first.judging.result() if first.judging is not None else None
 
 
-def _stretch(task: Task, start: int, compiled: Any) -> _Part:
-    """Compare one stretch of a task."""
-    stop = min(start + STRETCH, task.numel)
+def _stretch(
+    task: Task, start: int, stop: int, compiled: Any, feeds: Sequence[_Feed] = ()
+) -> _Part:
+    """Compare one stretch of a task, and feed with what is read of the newer file."""
     part = _Part(Distance(), Judging(task.pair, start, task.highest) if task.pair else None)
     try:
         streams = [_pieces(ref, start, stop) for pair in task.refs for ref in pair]
         for number, chunks in enumerate(zip(*streams, strict=True)):
-            _Chunk(task, part, chunks, start + number * CHUNK, compiled).add()
+            offset = start + number * CHUNK
+            _Chunk(task, part, chunks, offset, compiled).add()
+            for feed in feeds:
+                feed.add(chunks[1::2], offset + chunks[0].size)
     except CkptoolsError as error:
         part.error = error.message
     return part

@@ -26,6 +26,7 @@ class LocalSource:
         self._size = status.st_size
         self._identity = _identity(status)
         self._streaming = False
+        self._kept: memoryview | None = None
         self._advise("POSIX_FADV_RANDOM")
 
     @property
@@ -51,6 +52,8 @@ class LocalSource:
         CorruptFile: the range lies outside of the file, or the file shrank meanwhile.
         """
         self._check_range(offset, length)
+        if self._kept is not None:
+            return bytes(self._kept[offset : offset + length])
         if length < _STREAMING:
             piece = self._pread(offset, length)
             if len(piece) == length:
@@ -63,6 +66,9 @@ class LocalSource:
         """Fill ``buffer`` from ``offset``; raises as :meth:`read_at` does."""
         view = buffer.cast("B")
         self._check_range(offset, len(view))
+        if self._kept is not None:
+            view[:] = self._kept[offset : offset + len(view)]
+            return
         if len(view) >= _STREAMING:
             self._stream()
         done = 0
@@ -71,6 +77,22 @@ class LocalSource:
             if count == 0:
                 raise self._shrunk(offset + done)
             done += count
+
+    def keep(self) -> None:
+        """Read the whole file into memory, from where all reads are served until :meth:`drop`.
+
+        Raises
+        ------
+        CorruptFile, OpenError: as :meth:`read_at`; nothing is kept then.
+        """
+        if self._kept is None:
+            whole = memoryview(bytearray(self._size))
+            self.readinto_at(0, whole)
+            self._kept = whole
+
+    def drop(self) -> None:
+        """Give the memory back that :meth:`keep` took; reads go to the file again."""
+        self._kept = None
 
     def close(self) -> None:
         """Give the descriptor back; closing twice does nothing."""

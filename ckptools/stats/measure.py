@@ -48,12 +48,13 @@ def measure(
     families = (part.family for job in jobs for part in job.parts)
     chosen, remark = engine(total, families, joint=any(job.direction for job in jobs))
     campaign = Campaign(checkpoint, chosen, refused, progress, total)
-    campaign.run(jobs, _threads(threads, total))
+    campaign.run(jobs, threads_for(threads, total))
     found = campaign.measurements(() if remark is None else (remark,))
     return _with_spectra(checkpoint, found) if spectrum else found
 
 
-def _threads(wanted: int | None, total: int) -> int:
+def threads_for(wanted: int | None, total: int) -> int:
+    """Return how many threads to take for ``total`` bytes, unless a number is ``wanted``."""
     if wanted is not None:
         return max(1, wanted)
     if total < THREADED_ABOVE:
@@ -144,7 +145,7 @@ class Campaign:
             if last:
                 del self._outcomes[id(job)]
         if last:
-            self._conclude(job, [done[place] for place in range(len(done))], space)
+            self.conclude(job, [done[place] for place in range(len(done))], space)
         self._advance(job, index)
 
     def _advance(self, job: Job, index: int) -> None:
@@ -154,8 +155,8 @@ class Campaign:
             if self._progress is not None:
                 self._progress(self._bytes, self._total)
 
-    def _conclude(self, job: Job, outcomes: list[Outcome], space: Workspace) -> None:
-        """Turn what the ranges of a job gave into statistics."""
+    def conclude(self, job: Job, outcomes: list[Outcome], space: Workspace) -> None:
+        """Turn what the ranges of a job gave, in order, into statistics."""
         errors = [outcome.error for outcome in outcomes if outcome.error is not None]
         found = [
             self._statistics(part, [outcome.runs[index] for outcome in outcomes], space)

@@ -50,39 +50,52 @@ class Workspace:
         return self._histograms[index]
 
 
+class Passage:
+    """The pass over one range of a job, fed with the next values of every part."""
+
+    def __init__(self, job: Job, extent: tuple[int, int], chosen: Engine, space: Workspace) -> None:
+        self.job = job
+        self._engine = chosen
+        self._tallies = [
+            Tally(part.family, chosen, space.histogram(index), _row_scan(part, extent))
+            for index, part in enumerate(job.parts)
+        ]
+        self._joint = slots.Joint(job.direction) if job.direction is not None else None
+
+    def add(self, streams: Sequence[Iterator[NDArray[Any]]]) -> None:
+        """Take the next values of every part, each tallied while the cache still holds it.
+
+        Every call but the last must bring whole leaves of the digest, and equally many elements of
+        every part.
+        """
+        values = []
+        for stream, tally in zip(streams, self._tallies, strict=True):
+            values.append(next(stream))
+            tally.add(values[-1])
+        if self._joint is not None:
+            _add_joint(self.job, self._joint, self._engine, values)
+
+    def outcome(self, error: str | None = None) -> Outcome:
+        """Return what was found; the histograms of the workspace are empty again."""
+        return Outcome([tally.run() for tally in self._tallies], self._joint, error)
+
+
 def pass_over(job: Job, extent: tuple[int, int], chosen: Engine, space: Workspace) -> Outcome:
     """Measure one range of all parts of a job, chunk by chunk and side by side."""
-    tallies = [
-        Tally(part.family, chosen, space.histogram(index), _row_scan(part, extent))
-        for index, part in enumerate(job.parts)
-    ]
-    joint = slots.Joint(job.direction) if job.direction is not None else None
-    error = None
-    try:
-        for values in _side_by_side(job, extent, space, tallies):
-            if joint is not None:
-                _add_joint(job, joint, chosen, values)
-    except CkptoolsError as found:
-        error = str(found)
-    return Outcome([tally.run() for tally in tallies], joint, error)
-
-
-def _side_by_side(
-    job: Job, extent: tuple[int, int], space: Workspace, tallies: Sequence[Tally]
-) -> Iterator[list[NDArray[Any]]]:
-    """Yield the next chunk of every part, each tallied at once, while the cache still holds it."""
+    passage = Passage(job, extent, chosen, space)
     start, stop = extent
     elements = CHUNK // max(part.family.itemsize for part in job.parts)
     streams = [
         pieces(part.ref, part.family, start, stop, elements, space.buffer(index))
         for index, part in enumerate(job.parts)
     ]
-    for _ in range(start, stop, elements):
-        values = []
-        for stream, tally in zip(streams, tallies, strict=True):
-            values.append(next(stream))
-            tally.add(values[-1])
-        yield values
+    error = None
+    try:
+        for _ in range(start, stop, elements):
+            passage.add(streams)
+    except CkptoolsError as found:
+        error = str(found)
+    return passage.outcome(error)
 
 
 def _row_scan(part: Part, extent: tuple[int, int]) -> RowScan | None:

@@ -169,15 +169,17 @@ def join_adam(
     place keeps the largest m squared over v + TINY; it means something only where every m and v
     is finite and no v negative.
     """
-    with np.errstate(all="ignore"):
-        w, m, v = (_wide(part) for part in (weight, first, second))
-        u = m / (root * np.sqrt(v) + eps)
-        square = m * m / (v + TINY[8 if first.dtype == np.float64 else 4])
-    sums[3] = max(sums[3], np.fmax.reduce(square, initial=0.0))
-    kept = np.isfinite(u) & np.isfinite(w)
-    if not kept.all():
-        u, w = u[kept], w[kept]
-    sums[:3] += (u * u).sum(), (w * u).sum(), u.size
+    tiny = TINY[8 if first.dtype == np.float64 else 4]
+    for start in range(0, first.size, BLOCK):
+        w, m, v = (_wide(part[start : start + BLOCK]) for part in (weight, first, second))
+        with np.errstate(all="ignore"):
+            u = m / (root * np.sqrt(v) + eps)
+            square = m * m / (v + tiny)
+        sums[3] = max(sums[3], np.fmax.reduce(square, initial=0.0))
+        kept = np.isfinite(u) & np.isfinite(w)
+        if not kept.all():
+            u, w = u[kept], w[kept]
+        sums[:3] += (u * u).sum(), (w * u).sum(), u.size
 
 
 def _wide(part: NDArray[Any]) -> Floats:

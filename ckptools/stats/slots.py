@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ckptools.sources.arrays import read_array
 from ckptools.stats.families import DTYPES, Family, family
 from ckptools.stats.kernel import Engine
+from ckptools.stats.plain import BLOCK
 from ckptools.types.checkpoint import OptimizerState, ParameterState
 from ckptools.types.measurements import SlotMeasures, Statistics
 from ckptools.types.tensor import FLOATING, TensorRef
@@ -72,7 +73,9 @@ class Joint:
         """Take in the next elements of each."""
         known = first if weight is None else weight
         if second is None:
-            self._add_momentum(known, first)
+            for start in range(0, first.size, BLOCK):
+                part = slice(start, start + BLOCK)
+                self._add_momentum(known[part], first[part])
             return
         w, m, v = _alike(known, first, second)
         engine.join_adam(w, m, v, self.direction.root, self.direction.eps, self.sums)

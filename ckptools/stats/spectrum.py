@@ -19,10 +19,9 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from ckptools.sources.arrays import read_array
 from ckptools.stats.moments import scaled
+from ckptools.stats.singular import Floats, effective_rank, from_gram
 from ckptools.types.measurements import Spectrum, Statistics
 from ckptools.types.tensor import FLOATING, TensorRef
-
-Floats = NDArray[np.float64]
 
 #: shorter side up to which all singular values are computed
 EXACT = 2048
@@ -51,7 +50,7 @@ def spectrum(ref: TensorRef, statistics: Statistics) -> Spectrum | None:
     if min(matrix.rows, matrix.columns) <= EXACT:
         values = _all(matrix)
         squares = float((values**2).sum())
-        rank = _effective_rank(values)
+        rank = effective_rank(values)
         return _measures(matrix, statistics, float(values[0]), squares, rank, "exact")
     found = _largest(matrix)
     return None if found is None else _measures(matrix, statistics, *found, None, "lanczos")
@@ -115,17 +114,7 @@ def _all(matrix: _Matrix) -> Floats:
     for block in matrix.stripes() if tall else matrix.columns_in_blocks():
         wide = block.astype(np.float64)
         gram += wide.T @ wide if tall else wide @ wide.T
-    powers = np.linalg.eigvalsh(gram)[::-1]
-    # what rounding leaves of a zero is about n * eps times the largest
-    floor = powers[0] * shorter * np.finfo(np.float64).eps
-    found: Floats = np.sqrt(np.where(powers > floor, powers, 0.0))
-    return found
-
-
-def _effective_rank(values: Floats) -> float:
-    """Return exp of the entropy of the normalised singular values."""
-    shares = values[values > 0] / values.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    return from_gram(gram)
 
 
 def _largest(matrix: _Matrix) -> tuple[float, float] | None:

@@ -223,9 +223,9 @@ def timeline(
 ) -> Timeline:
     """Follow the series of checkpoints in ``paths``: files, or folders that hold some.
 
-    Files of measurements may stand in for checkpoints.  Every file is measured as it is compared
-    with its predecessor, and read again for its successor; what that gave is kept, so that a
-    second look reads headers only.
+    Files of measurements may stand in for checkpoints.  Every file is measured while it is compared
+    with its predecessor, and read again for its successor, so twice at most; what that gave is
+    kept, so that a second look reads headers only.
 
     Parameters
     ----------
@@ -254,6 +254,7 @@ def timeline(
         steps.append(walk.step(checkpoint))
         if progress is not None:
             progress(index + 1, len(found.ordered))
+    walk.small.keep()
     alone = len(found.ordered) < 2
     judgement = Judgement(
         tuple(together(steps)),

@@ -1,7 +1,9 @@
 """One checkpoint of a series after the other: measured, compared with the one before, judged.
 
 What a checkpoint and its past gave is plain values and is kept under the identity of both files,
-so that a second look reads headers only.
+so that a second look reads headers only.  At the first look a file is read twice at most (beside
+samples of bounded size): with the one before, when it is measured as well, and with the one after.
+Small files are read once and kept in memory between the two.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from ckptools.compare import cache
 from ckptools.compare.changes import compare, own_states
 from ckptools.compare.measured import compare_measures
 from ckptools.rules import judge
+from ckptools.sources.keeping import Kept
+from ckptools.stats.alongside import Alongside
 from ckptools.stats.measure import measure
 from ckptools.types.change import Change
 from ckptools.types.checkpoint import Checkpoint
@@ -66,6 +70,7 @@ class Walk:
     past: list[tuple[Checkpoint, Step]] = field(default_factory=list)
     identities: list[str | None] = field(default_factory=list)
     measured: dict[str, Measurements] = field(default_factory=dict)
+    small: Kept = field(default_factory=Kept)
 
     def step(self, checkpoint: Checkpoint) -> Step:
         """Return the next checkpoint's result, from the cache where it is there."""
@@ -75,6 +80,7 @@ class Walk:
             step = _from_plain(unpack(kept))
             self.past.append((checkpoint, step))
             return step
+        self.small.keep(*(one.container for one, _ in self.past[-1:]), checkpoint.container)
         named, step = self._judged(checkpoint)
         if name and not step.crashed:
             cache.put(name, pack(_plain(step)))
@@ -123,7 +129,16 @@ class Walk:
         if before.path in self.kept or checkpoint.path in self.kept:
             sides = (before, self._measures(before)), (checkpoint, self._measures(checkpoint))
             return compare_measures(*sides)
-        return compare(before, checkpoint)
+        begun: list[Alongside] = []
+
+        def beside(named: Checkpoint) -> Alongside:
+            begun.append(Alongside(named))
+            return begun[-1]
+
+        change = compare(before, checkpoint, beside=beside)
+        if begun[0].checkpoint is change.b:  # else states were renamed: other joint measures
+            self.measured = {checkpoint.path: begun[0].finish()}
+        return change
 
     def _measures(self, checkpoint: Checkpoint) -> Measurements:
         """Return the measurements of a checkpoint; those of the newest are at hand."""

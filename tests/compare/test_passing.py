@@ -17,7 +17,12 @@ from ckptools.compare.bounds.moment import moment
 from ckptools.compare.bounds.premises import AdamPremises
 from ckptools.compare.changes import compare
 from ckptools.compare.screens import MARGIN, PRECISION, screen
+from ckptools.errors import CorruptFile
 from ckptools.rules import judge
+from ckptools.sources.local import LocalSource
+from ckptools.stats import jobs, kernel
+from ckptools.stats.alongside import Alongside
+from ckptools.stats.measure import measure
 from ckptools.types.change import Change
 from tests.builders.pairs import FAULTS, evidence, run
 
@@ -212,3 +217,87 @@ def test_no_screen_is_below_its_ratio(
         for column, ratio in enumerate(exact):
             if ratio is not None and not np.isnan(out[block, column]):
                 assert out[block, column] >= ratio * (1 - MARGIN), column
+
+
+@pytest.mark.parametrize("above", [0, 1 << 60])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("edit", [nothing, broken])
+def test_what_is_measured_beside_the_comparison_is_what_measuring_gives(
+    dtype: torch.dtype,
+    edit: Any,
+    above: int,
+    tmp_path: Path,
+    compiled: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernel, "COMPILED_ABOVE", above)
+    monkeypatch.setattr(jobs, "RUN", 1 << 19)
+    monkeypatch.setattr(passing, "STRETCH", 1 << 17)
+    a, b = written(tmp_path / "a.pt", 0, dtype), written(tmp_path / "b.pt", 12, dtype, edit)
+    begun: list[Alongside] = []
+    beside = compare(
+        layouts.open(a),
+        layouts.open(b),
+        beside=lambda named: begun.append(Alongside(named)) or begun[0],  # type: ignore[func-returns-value]
+    )
+    assert begun[0].jobs_of([tensor.ref for tensor in beside.b.tensors()]) == []  # all were fed
+    found, expected = begun[0].finish(), measure(beside.b)
+    assert list(found.tensors) == list(expected.tensors)
+    assert repr(found) == repr(expected)  # to the last bit, and a NaN equals itself
+    for key, one in found.tensors.items():
+        sketch, known = one.sketch, expected.tensors[key].sketch
+        assert sketch is not None
+        assert known is not None
+        assert np.array_equal(sketch.counts, known.counts)
+    alone = compare(layouts.open(a), layouts.open(b))
+    assert repr(alone.matches) == repr(beside.matches)
+    assert [one.cosines for one in alone.states] == [one.cosines for one in beside.states]
+
+
+def test_a_broken_older_file_does_not_keep_the_newer_from_being_measured(
+    tmp_path: Path, compiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = (written(tmp_path / f"{seed}.pt", seed, torch.float32) for seed in (0, 12))
+    older, newer = layouts.open(a), layouts.open(b)
+    begun: list[Alongside] = []
+    failing = next(tensor.ref.storage for tensor in older.tensors())
+    assert failing is not None
+    reading = LocalSource.readinto_at
+
+    def broken_disk(self: LocalSource, offset: int, buffer: memoryview) -> None:
+        if self is failing.source and offset == failing.start:
+            raise CorruptFile("the disk is broken")
+        reading(self, offset, buffer)
+
+    monkeypatch.setattr(LocalSource, "readinto_at", broken_disk)
+    change = compare(
+        older,
+        newer,
+        beside=lambda named: begun.append(Alongside(named)) or begun[0],  # type: ignore[func-returns-value]
+    )
+    assert [match.reason for match in change.matches if match.reason] == ["the disk is broken"]
+    assert repr(begun[0].finish()) == repr(measure(change.b))
+
+
+@pytest.mark.parametrize("above", [0, 1 << 60])
+def test_tied_weights_are_read_once(
+    above: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing, "COMPILED_ABOVE", above)
+    for name, value in (("a", 0.0), ("b", 1e-3)):
+        tied = torch.arange(90000.0).reshape(300, 300) + value
+        torch.save({"embed.weight": tied, "head.weight": tied}, tmp_path / name)
+    read: list[int] = []
+    reading = LocalSource.readinto_at
+
+    def counting(self: LocalSource, offset: int, buffer: memoryview) -> None:
+        read.append(len(buffer))
+        reading(self, offset, buffer)
+
+    older, newer = layouts.open(tmp_path / "a"), layouts.open(tmp_path / "b")
+    monkeypatch.setattr(LocalSource, "readinto_at", counting)
+    change = compare(older, newer)
+    assert sum(read) == 2 * 90000 * 4
+    one, two = change.matches
+    assert (one.relative_change, one.cosine) == (two.relative_change, two.cosine)
+    assert one.relative_change

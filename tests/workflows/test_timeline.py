@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from ckptools import layouts
 from ckptools.cli import main as cli
+from ckptools.compare import changes, passing
 from ckptools.errors import OpenError
 from ckptools.report import media, render
+from ckptools.sources import keeping
+from ckptools.sources.local import LocalSource
+from ckptools.types.checkpoint import Checkpoint
 from ckptools.workflows import timeline_steps as module
 from ckptools.workflows.inspect import inspect
 from ckptools.workflows.timeline import timeline
@@ -73,6 +79,75 @@ def test_a_second_look_compares_nothing(folder: Path, monkeypatch: pytest.Monkey
         timeline(folder, cached=False)
     with pytest.raises(AssertionError):
         timeline(folder, select=["CHG"])  # other rules are another question
+
+
+def test_small_files_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = counted(monkeypatch)
+    timeline(folder, cached=False)
+    for path in folder.iterdir():
+        headers = read[str(path), "open"]
+        assert read[str(path), "all"] - headers == path.stat().st_size
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_files_are_read_twice_at_most(
+    dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = [large(tmp_path / f"epoch_{epoch}.pt", epoch, dtype) for epoch in range(4)]
+    rules = ["NUM", "OPT101", "OPT102", "CHG2"]  # others read samples of bounded size by themselves
+    expected = timeline(*series, cached=False, select=rules)
+    monkeypatch.setattr(keeping, "SMALL", 0)
+    monkeypatch.setattr(passing, "COMPILED_ABOVE", 0)
+    monkeypatch.setattr(changes, "WHOLE", 0)
+    read = counted(monkeypatch)
+    found = timeline(*series, cached=False, select=rules)
+    for index, path in enumerate(series):
+        headers, size = read[str(path), "open"], path.stat().st_size
+        most = 2 if index < 3 else 1  # nothing follows the last one
+        assert (most - 0.01) * size < read[str(path), "all"] - headers < most * size + 20_000
+    assert [one.digests for one in found.steps] == [one.digests for one in expected.steps]
+    assert found.document()["findings"] == expected.document()["findings"]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Count the bytes that are read of each file: in all, and those that opening it takes."""
+    read: Counter[tuple[str, str]] = Counter()
+    whole, into, opening = LocalSource._pread, LocalSource._preadv, layouts.open
+
+    def pread(self: LocalSource, offset: int, length: int) -> bytes:
+        piece = whole(self, offset, length)
+        read[self.name, "all"] += len(piece)
+        return piece
+
+    def preadv(self: LocalSource, offset: int, view: memoryview) -> int:
+        count = into(self, offset, view)
+        read[self.name, "all"] += count
+        return count
+
+    def opened(path: str) -> Checkpoint:
+        checkpoint = opening(path)
+        read[path, "open"] = read[path, "all"]
+        return checkpoint
+
+    monkeypatch.setattr(LocalSource, "_pread", pread)
+    monkeypatch.setattr(LocalSource, "_preadv", preadv)
+    monkeypatch.setattr(layouts, "open", opened)
+    return read
+
+
+def large(path: Path, epoch: int, dtype: torch.dtype) -> Path:
+    """Write an epoch of Adam whose tensors span several chunks, its states named."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(700, 400), torch.nn.Linear(400, 30)).to(dtype)
+    optimizer = torch.optim.AdamW(model.named_parameters(), lr=1e-3)
+    for _ in range(3 * (epoch + 1)):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, dtype=dtype)
+        optimizer.step()
+    torch.save(
+        {"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, path
+    )
+    return path
 
 
 def test_a_changed_file_is_compared_again(folder: Path) -> None:

@@ -1,0 +1,67 @@
+"""Measure a checkpoint while somebody else reads its values, so that they are read once for both.
+
+Whoever reads asks which jobs his tensors make up (:meth:`Alongside.jobs_of`), feeds a
+:class:`~ckptools.stats.passing.Passage` for each of their ranges, and hands over what these gave.
+Jobs that nobody fed are read at the end.  The measurements are those of
+:func:`~ckptools.stats.measure.measure` to the last bit: nothing depends on how a range is cut into
+pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ckptools.stats.jobs import Job, identity, plan
+from ckptools.stats.kernel import engine
+from ckptools.stats.measure import Campaign, threads_for
+from ckptools.stats.passing import Outcome, Passage, Workspace
+from ckptools.stats.pieces import seekable
+from ckptools.types.checkpoint import Checkpoint
+from ckptools.types.measurements import Measurements
+from ckptools.types.tensor import TensorRef
+
+
+class Alongside:
+    """The measuring of one checkpoint beside another reading of it."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        jobs, refused = plan(checkpoint)
+        self._total = sum(job.nbytes for job in jobs)
+        families = (part.family for job in jobs for part in job.parts)
+        joint = any(job.direction for job in jobs)
+        self._engine, self._remark = engine(self._total, families, joint=joint)
+        self._campaign = Campaign(checkpoint, self._engine, refused, None, self._total)
+        self._pending = {id(job): job for job in jobs}
+        self._of = {identity(part.ref): job for job in jobs for part in job.parts}
+
+    def jobs_of(self, refs: Sequence[TensorRef]) -> list[Job]:
+        """Return the jobs that are made of nothing but these tensors of the checkpoint.
+
+        Only whole tensors that can be read from any place on are offered; no job is twice.
+        """
+        there = {identity(ref) for ref in refs}
+        found = {id(job): job for key in there if (job := self._of.get(key)) is not None}
+        return [
+            job
+            for job in found.values()
+            if id(job) in self._pending
+            and all(identity(part.ref) in there for part in job.parts)
+            and all(part.complete and seekable(part.ref) for part in job.parts)
+        ]
+
+    def passage(self, job: Job, extent: tuple[int, int]) -> Passage:
+        """Return the pass over one of the ranges of a job, to be fed."""
+        return Passage(job, extent, self._engine, Workspace())
+
+    def take(self, job: Job, outcomes: Iterable[Outcome]) -> None:
+        """Take over what the ranges of a job gave, in order."""
+        del self._pending[id(job)]
+        self._campaign.conclude(job, list(outcomes), Workspace())
+
+    def finish(self) -> Measurements:
+        """Read the jobs that nobody fed, and return the measurements."""
+        rest = list(self._pending.values())
+        self._pending.clear()
+        self._campaign.run(rest, threads_for(None, sum(job.nbytes for job in rest)))
+        return self._campaign.measurements(() if self._remark is None else (self._remark,))
