@@ -11,10 +11,10 @@ from torch import nn
 
 from ckptools.errors import NotComparable, SettingsError
 from ckptools.names.patterns import select
-from ckptools.names.roles import roles
-from ckptools.names.stacks import places
 from ckptools.rerun.evaluate import seeded
-from ckptools.rerun.loading import model_shapes, model_state
+from ckptools.rerun.loading import model_state
+from ckptools.rerun.loss_weights import term_weights
+from ckptools.rerun.shams import module_of, partners
 from ckptools.rerun.task import HeldTask, Task
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.wording import say
@@ -41,9 +41,9 @@ class ArmPlan:
     restore: modules whose weights and optimizer state are taken from the earlier checkpoint.
     reinitialise: modules whose weights the task makes anew; their optimizer state is left out.
     sham: do that to a healthy module of the same role instead: what the act itself does.
-    lr: learning rate: "x0.1" (a factor on all), a number for all, or numbers (or factors) by
-        group name.  A number is the rate from now on; where the schedule begins anew, the rate
-        that it rises to.
+    lr: learning rate: "x0.1" (a factor on all), a number for all, numbers (or factors) by group
+        name, or a list of numbers in the groups' order.  A number is the rate from now on; where
+        the schedule begins anew, the rate that it rises to.
     loss_weights: "constant W" or "ramp A B" (of the auxiliary layers, the main output's being 1),
         "last N" (layers before them weigh nothing), or weights by term or glob.
     blocks: how many blocks the model has: the task's setting of this name.
@@ -109,16 +109,14 @@ class Arm:
     start: the checkpoint whose weights, optimizer and scheduler states are taken; None: scratch.
     weights: its weights by the model's names; empty from scratch.
     optimizer: "kept", "reset" or "second-moments-reset" (learning rates and schedule are kept).
-    rates: learning rates of the groups that replace the saved ones, or None.
     state: the checkpoint whose optimizer state is loaded, where it is not ``start``.
     task: the task that it trains on, where that is not the common one.
-    factors: a factor on the learning rate of each group, by group name, "" for all.
-    absolute: learning rates by group name, "" for all.
+    factors: a factor on the learning rate of each group, by its name or number, "" for all.
+    absolute: learning rates of the groups, likewise.
     loss_weights: as :class:`ArmPlan` has them.
     slots: parameters whose optimizer state comes from another checkpoint; None leaves it out.
     fresh: tensors that every trial initialises anew, with its own seed.
     schedule: "saved" or "fresh".
-    steps: how many, or None for the design's number.
     notes: what was decided on the way, e.g. which module a sham took.
     declared: what the user declared, for the report.
     """
@@ -127,7 +125,6 @@ class Arm:
     start: Checkpoint | None
     weights: Mapping[str, Any]
     optimizer: str = "kept"
-    rates: tuple[float, ...] | None = None
     state: Checkpoint | None = None
     task: Task | None = None
     factors: Mapping[str, float] = field(default_factory=dict)
@@ -136,19 +133,14 @@ class Arm:
     slots: Mapping[str, Checkpoint | None] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
     schedule: str = "saved"
-    steps: int | None = None
     notes: tuple[str, ...] = ()
     declared: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Return what distinguishes the arm, for the report."""
-        found: dict[str, Any] = {
-            "start": self.start.path if self.start else "scratch",
-            "optimizer": self.optimizer,
-            "rates": list(self.rates) if self.rates else "as saved",
-        }
-        return found | dict(self.declared)
+        start = self.start.path if self.start else "scratch"
+        return {"start": start, "optimizer": self.optimizer, **self.declared}
 
 
 def checked(plan: ArmPlan, *, earlier: bool) -> ArmPlan:
@@ -193,9 +185,14 @@ def _bad_numbers(plan: ArmPlan) -> list[str]:
 
 
 def learning_rates(given: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """Return factors and absolute learning rates by group name ("": all); SettingsError."""
+    """Return factors and absolute learning rates by group; SettingsError.
+
+    A group goes by its name, else by its number; "" stands for all of them.
+    """
     if given is None:
         return {}, {}
+    if isinstance(given, (list, tuple)):
+        given = {str(number): rate for number, rate in enumerate(given)}
     by_group = dict(given) if isinstance(given, Mapping) else {"": given}
     factors: dict[str, float] = {}
     absolute: dict[str, float] = {}
@@ -209,93 +206,6 @@ def learning_rates(given: Any) -> tuple[dict[str, float], dict[str, float]]:
             raise SettingsError(f"lr {value!r} is not a learning rate")
         (factors if factor else absolute)[str(name)] = number
     return factors, absolute
-
-
-def term_weights(rule: Any, terms: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the weight of every term under a loss-weight rule.
-
-    The last layer is the main output and keeps its weights.  An auxiliary layer weighs what the
-    rule says, as a part of the last layer's weight of the same term.
-
-    Parameters
-    ----------
-    rule: as :attr:`ArmPlan.loss_weights`.
-    terms: names of all terms, ``term`` or ``term.LAYER``.
-    weights: the task's own.
-
-    Raises
-    ------
-    SettingsError: the rule cannot be understood.
-    NotComparable: the terms have no layers, or there is nothing but a total.
-    """
-    own = {name: weights.get(name, 1.0) for name in terms}
-    if list(terms) == ["total"]:
-        raise NotComparable(
-            "the task gives its loss as one total, so its weights cannot be changed",
-            next="let loss() return the unweighted terms",
-        )
-    if isinstance(rule, Mapping):
-        return own | _named_weights(rule, terms)
-    words = str(rule).split()
-    found = {_layer(name) for name in terms}
-    layers = sorted((one for one in found if one is not None), key=int)
-    if len(layers) < 2:
-        raise NotComparable("the loss has no terms by layer (term.0, term.1, ...)")
-    shares = _shares(words, len(layers))
-    by_layer: dict[str | None, float | None] = dict(zip(layers, shares, strict=True))
-    return {
-        name: own[name]
-        if by_layer.get(_layer(name)) is None
-        else _share(name, layers[-1], own, by_layer[_layer(name)], words[0])
-        for name in terms
-    }
-
-
-def _share(
-    name: str, last: str | None, own: Mapping[str, float], share: float | None, rule: str
-) -> float:
-    """Return an auxiliary term's weight."""
-    main = f"{name.rpartition('.')[0]}.{last}"
-    base = own[name] if rule == "last" else own.get(main, own[name])
-    return base * (share or 0.0)
-
-
-def _shares(words: Sequence[str], layers: int) -> list[float | None]:
-    """Return the share of each layer; None leaves a layer as it is."""
-    auxiliary = layers - 1
-    try:
-        if words[0] == "constant" and len(words) == 2:
-            return [float(words[1])] * auxiliary + [None]
-        if words[0] == "ramp" and len(words) == 3:
-            low, high = float(words[1]), float(words[2])
-            steps = max(auxiliary - 1, 1)
-            return [low + (high - low) * n / steps for n in range(auxiliary)] + [None]
-        if words[0] == "last" and len(words) == 2 and int(words[1]) >= 1:
-            count = min(int(words[1]), layers)
-            return [0.0] * (layers - count) + [None] * count
-    except (ValueError, IndexError):
-        pass
-    raise SettingsError(
-        f"loss_weights {' '.join(words)!r} is none of: constant W, ramp A B, last N, or a table"
-    )
-
-
-def _named_weights(rule: Mapping[str, Any], terms: Sequence[str]) -> dict[str, float]:
-    """Return weights given by term or glob; a pattern that no term has is only known when run."""
-    found: dict[str, float] = {}
-    for pattern, value in rule.items():
-        try:
-            weight = float(value)
-        except (TypeError, ValueError):
-            raise SettingsError(f"the loss weight of {pattern} is no number: {value!r}") from None
-        glob = re.compile(re.escape(str(pattern)).replace(r"\*", ".*"))
-        found |= {name: weight for name in terms if glob.fullmatch(name)}
-    return found
-
-
-def _layer(name: str) -> str | None:
-    last = name.rpartition(".")[2]
-    return last if last.isdecimal() and "." in name else None
 
 
 # -- from a plan to an arm -----------------------------------------------------------------------
@@ -359,7 +269,6 @@ def resolve(plan: ArmPlan, sources: Sources) -> Arm:
         slots=slots,
         fresh=fresh,
         schedule="fresh" if start is None else plan.schedule,
-        steps=plan.steps,
         notes=tuple(notes),
         declared=plan.declared,
     )
@@ -404,58 +313,6 @@ def _sham(
         notes.append(say("sham: {other} in place of {suspect}", other=others[0], suspect=suspect))
         found += [name for name, unit in units.items() if unit == others[0]]
     return found
-
-
-def module_of(names: Iterable[str], model: nn.Module | None = None) -> dict[str, str]:
-    """Return the module of every tensor name (a block, or the outermost child outside stacks)."""
-    shapes = model_shapes(model) if model is not None else None
-    listed = list(names)
-    known = {name: shapes[name] for name in listed if name in shapes} if shapes else None
-    return {name: place.module for name, place in places(listed, known).items()}
-
-
-def partners(
-    suspect: str,
-    units: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    without: Iterable[str] = (),
-) -> list[str]:
-    """Return the modules that can stand in for ``suspect`` in a sham, the most alike first.
-
-    Alike are modules of the same tensors (the other blocks of a stack), then modules of the same
-    roles, then all others, each nearest in size first.
-
-    Parameters
-    ----------
-    units: the module of every tensor.
-    shapes: the shape of every tensor.
-    without: modules that are suspected themselves.
-    """
-    role_of = roles(shapes)
-    members: dict[str, list[str]] = {}
-    for name, unit in units.items():
-        members.setdefault(unit, []).append(name)
-
-    def traits(unit: str) -> tuple[set[Any], set[Any], int]:
-        inside = {(name.removeprefix(unit), shapes[name]) for name in members[unit]}
-        size = sum(_elements(shapes[name]) for name in members[unit])
-        return inside, {role_of[name] for name in members[unit]} - {None, "norm"}, size
-
-    tensors, wanted, size = traits(suspect)
-    ranked: list[tuple[int, float, str]] = []
-    for unit in members.keys() - {suspect, *without}:
-        same, kinds, count = traits(unit)
-        rank = 0 if same == tensors else 1 if kinds & wanted else 2
-        ranked.append((rank, abs(count - size) / max(count, size, 1), unit))
-    return [unit for _, _, unit in sorted(ranked)]
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def initial(task: Task, seed: int) -> dict[str, Any]:

@@ -8,13 +8,13 @@ whoever wins ends the training, at any step, with an error of at most alpha.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ckptools.rerun.measuring import log_ratio
 from ckptools.rerun.statistics import ALPHA, Course, compare, follow, steps_needed
-from ckptools.types.verdict import ArmResult, Rung, Trial, Verdict
+from ckptools.rerun.stopping import paired_steps
+from ckptools.types.verdict import ArmResult, Rung, Verdict
 from ckptools.types.wording import Wording, say
 
 #: paired arms of healthy checkpoints stay within .14 of each other, sick ones .44 apart and more
@@ -22,28 +22,8 @@ MARGIN = 0.2
 CLIP = 0.7
 #: an arm whose validation loss has risen by this log ratio has broken
 BROKEN = 0.25
-
-
-def paired_steps(one: ArmResult, other: ArmResult, offset: float = 0.0) -> Iterator[float]:
-    """Yield the log ratios of two arms' losses, step by step, seed by seed.
-
-    The first step of a seed is left out: nothing has been trained yet.  ``offset`` is by how much
-    the untrained weights differ on common batches.  An arm whose training has ended at a loss or
-    gradient of no number is infinitely worse from there on.
-    """
-    for a, b in zip(one.trials, other.trials, strict=True):
-        length = max(len(a.loss), len(b.loss))
-        for step in range(1, max(length, 2)):
-            yield log_ratio(_loss(a, step), _loss(b, step)) - offset
-
-
-def _loss(trial: Trial, step: int) -> float:
-    """Return the loss before a step; inf once the training has broken off."""
-    if step < len(trial.loss):
-        return trial.loss[step]
-    broke = bool(trial.gradient_norm) and not math.isfinite(trial.gradient_norm[-1])
-    broke = broke or (bool(trial.loss) and not math.isfinite(trial.loss[-1]))
-    return math.inf if broke else trial.loss[-1] if trial.loss else math.nan
+#: comparisons that may name a cause once the checkpoint has become worse: they share alpha
+SHARE = 2
 
 
 def course(one: ArmResult, other: ArmResult, offset: float = 0.0, share: int = 1) -> Course:
@@ -134,22 +114,21 @@ class Dynamics:
 
         Undecided as long as the arms trained so far do not tell.
         """
-        share = 2
         if "earlier-at-these-rates" in self.arms:
-            rates = course(self.arms["earlier-at-these-rates"], self.arms["earlier"], 0.0, share)
+            rates = course(self.arms["earlier-at-these-rates"], self.arms["earlier"], 0.0, SHARE)
             if rates.worse:
                 reason = say(
                     "the earlier checkpoint breaks in the same way at these learning rates"
                 )
                 return Verdict("refuted", "learning-rate", reason)
         held = "optimizer-reset" in self.arms
-        if held and course(self.arms["as-is"], self.arms["optimizer-reset"], 0.0, share).worse:
+        if held and course(self.arms["as-is"], self.arms["optimizer-reset"], 0.0, SHARE).worse:
             reason = say(
                 "training breaks with the saved optimizer state, and neither with a fresh one nor "
                 "from the earlier checkpoint"
             )
             return Verdict("supported", "optimizer", reason, None, "global")
-        fresh = self._fresh(share)
+        fresh = self._fresh()
         if fresh is not None and fresh.worse:
             reason = say(
                 "training breaks with a fresh optimizer state too, and does not from the earlier "
@@ -164,12 +143,12 @@ class Dynamics:
             would_decide=say("more steps, or an earlier checkpoint further back"),
         )
 
-    def _fresh(self, share: int) -> Course | None:
+    def _fresh(self) -> Course | None:
         """Return how both do with a fresh optimizer state."""
         if "earlier-reset" not in self.arms:
             return None
         one, other = self.arms["optimizer-reset"], self.arms["earlier-reset"]
-        return course(one, other, self.offset, share)
+        return course(one, other, self.offset, SHARE)
 
 
 def alone(as_is: ArmResult, reset: ArmResult, before: float) -> tuple[Rung, Verdict | None]:
@@ -238,7 +217,7 @@ def _first_words(found: Course) -> Wording:
 
 
 def _by_seed(one: ArmResult, other: ArmResult) -> Iterator[list[float]]:
-    for a, b in zip(one.trials, other.trials, strict=True):
+    for a, b in zip(one.trials, other.trials, strict=False):
         single = [ArmResult(arm.name, {}, (t,)) for arm, t in ((one, a), (other, b))]
         values = paired_steps(single[0], single[1])
         yield [min(max(value, -CLIP), CLIP) for value in values]

@@ -55,6 +55,11 @@ class Design:
         """How many trainings it asks for."""
         return len(self.arms) * len(self.seeds)
 
+    @property
+    def trained(self) -> bool:
+        """Whether any arm takes a step."""
+        return any(self.steps if plan.steps is None else plan.steps for plan in self.arms)
+
 
 def read(path: Path) -> Design:
     """Return the design of a TOML file; SettingsError names everything that is wrong with it."""

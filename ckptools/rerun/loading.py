@@ -19,6 +19,8 @@ from ckptools.types.tensor import TensorRef
 from ckptools.types.wording import say
 
 Weights = dict[str, Tensor]
+#: parameters with their plain names, by parameter group
+_Places = list[list[tuple[str, nn.Parameter]]]
 #: settings of a parameter group that say how a step is computed, not which step it is
 _IMPLEMENTATION = {"params", "fused", "foreach", "capturable", "differentiable"}
 #: slots that have the shape of their parameter in every optimizer that keeps them
@@ -242,26 +244,13 @@ def read_state(
     ------
     NotComparable: the file has no optimizer, or its groups are not those of the task.
     """
-    saved = next(iter(checkpoint.optimizers), None)
-    if saved is None:
-        raise NotComparable(
-            "the file holds no optimizer state",
-            where=checkpoint.path,
-            next="give a checkpoint with one, or an arm with optimizer=reset",
-        )
     places = _places(model, optimizer)
-    if [len(group) for group in places] != [len(group.ids) for group in saved.groups]:
-        raise NotComparable(
-            "the saved parameter groups are not those of the task",
-            where=checkpoint.path,
-            next="make the task's optimizer as the run's was made",
-        )
-    shapes = {n: tuple(p.shape) for group in places for n, p in group}
+    saved = _saved_for(checkpoint, places)
     named = _named_states(saved, [[name for name, _ in group] for group in places])
-    wrong = [n for n, one in named.items() if not _has_shape(one, shapes.get(n))]
-    if wrong:
+    wrong = _misshapen(named, places)
+    if wrong is not None:
         raise NotComparable(
-            f"the saved state of {wrong[0]} has another shape than the task's parameter",
+            f"the saved state of {wrong} has another shape than the task's parameter",
             where=checkpoint.path,
             next="make the task's optimizer with the groups and the order of the run",
         )
@@ -273,9 +262,38 @@ def read_state(
     )
 
 
-def _places(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> list[list[tuple[str, nn.Parameter]]]:
+def _saved_for(checkpoint: Checkpoint, places: _Places) -> OptimizerState:
+    """Return the file's optimizer whose groups are the task's: it may hold others beside it.
+
+    Of several such the first whose states have the parameters' shapes, else the first.
+    """
+    if not checkpoint.optimizers:
+        raise NotComparable(
+            "the file holds no optimizer state",
+            where=checkpoint.path,
+            next="give a checkpoint with one, or an arm with optimizer=reset",
+        )
+    sizes = [len(group) for group in places]
+    alike = [o for o in checkpoint.optimizers if [len(g.ids) for g in o.groups] == sizes]
+    if not alike:
+        raise NotComparable(
+            "the saved parameter groups are not those of the task",
+            where=checkpoint.path,
+            next="make the task's optimizer as the run's was made",
+        )
+    names = [[name for name, _ in group] for group in places]
+    fitting = (o for o in alike if _misshapen(_named_states(o, names), places) is None)
+    return next(fitting, alike[0])
+
+
+def _misshapen(named: Mapping[str, ParameterState], places: _Places) -> str | None:
+    """Return a parameter whose saved state has another shape; None when all fit."""
+    shapes = {name: tuple(p.shape) for group in places for name, p in group}
+    wrong = (name for name, one in named.items() if not _has_shape(one, shapes.get(name)))
+    return next(wrong, None)
+
+
+def _places(model: nn.Module, optimizer: torch.optim.Optimizer) -> _Places:
     """Return the plain names of the optimizer's parameters, group by group."""
     parameters = dict(model.named_parameters())
     plain = _plain(parameters)
@@ -379,7 +397,11 @@ def load_optimizer(
     load_state(read_state(checkpoint, model, optimizer), model, optimizer)
 
 
-def rates(checkpoint: Checkpoint) -> tuple[float, ...]:
-    """Return the saved learning rate of each parameter group."""
-    saved: OptimizerState | None = next(iter(checkpoint.optimizers), None)
-    return tuple(float(group.settings["lr"]) for group in saved.groups) if saved else ()
+def rates(
+    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[float, ...]:
+    """Return the saved learning rate of each parameter group of the task; none without a state."""
+    if not checkpoint.optimizers:
+        return ()
+    saved = _saved_for(checkpoint, _places(model, optimizer))
+    return tuple(float(group.settings["lr"]) for group in saved.groups)

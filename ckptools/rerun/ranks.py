@@ -47,6 +47,24 @@ def average(model: nn.Module) -> None:
             parameter.grad /= distributed.get_world_size()
 
 
+def first_says(answer: bool) -> bool:
+    """Return the first rank's answer: what it sees decides for all."""
+    if not together():
+        return answer
+    found = [answer]
+    distributed.broadcast_object_list(found, 0)
+    return found[0]
+
+
+def all_say(answer: bool) -> bool:
+    """Return whether every rank says yes; one that went on alone would wait for ever."""
+    if not together():
+        return answer
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, answer)
+    return all(found)
+
+
 def joined(digest: str) -> str:
     """Return one digest for those of all ranks, in their order."""
     if not together():

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import nct
 from scipy.stats import t as student
 
@@ -181,6 +182,19 @@ def pairs_for(
     return None
 
 
+def effect_seen(
+    pairs: int, *, alpha: float = ALPHA, comparisons: int = 1, wanted: float = 0.8
+) -> float:
+    """Return the effect that so many pairs find with the power wanted, in spreads of a pair."""
+
+    def lacks(log_effect: float) -> float:
+        return (
+            power(pairs, math.exp(log_effect), 1.0, alpha=alpha, comparisons=comparisons) - wanted
+        )
+
+    return math.exp(brentq(lacks, -10.0, 10.0))
+
+
 def holm(ps: Mapping[str, float]) -> dict[str, float]:
     """Return p values adjusted for their number (Holm 1979)."""
     ordered = sorted(ps, key=lambda name: ps[name])
@@ -195,10 +209,11 @@ def holm(ps: Mapping[str, float]) -> dict[str, float]:
 class Bet:
     """A fortune that can only grow where the mean of what comes next lies above a margin.
 
-    The null: given everything before, each value, clipped to [-clip, clip], has a mean of at most
+    The null: given everything before, each value, clipped to [-clip, 2 clip], has a mean of at most
     ``margin``.  Under it the fortune passes 1/alpha with a chance of at most alpha, whenever one
     looks.  Each stake is chosen from earlier values alone (the growth-rate-optimal share to second
-    order, from their mean and mean square).
+    order, from their mean and mean square).  Only what can be lost limits a stake; what can be won
+    is clipped, more widely, so that a single value does not decide.
 
     Attributes
     ----------
@@ -224,7 +239,7 @@ class Bet:
 
     def add(self, value: float) -> bool:
         """Bet on the next value; return whether the null is rejected now."""
-        gain = min(max(value, -self.clip), self.clip) - self.margin
+        gain = min(max(value, -self.clip), 2.0 * self.clip) - self.margin
         self.fortune *= 1.0 + self._stake() * gain
         self.steps += 1
         self._sum += gain
@@ -245,7 +260,7 @@ class Bet:
 
 def least_steps(margin: float, clip: float, alpha: float = ALPHA) -> int:
     """Return how many steps the two bets need at least: all of them at the clip."""
-    pace = [math.log1p(0.95 * (clip - m) / (clip + m)) for m in (margin, -margin)]
+    pace = [math.log1p(0.95 * (2.0 * clip - m) / (clip + m)) for m in (margin, -margin)]
     return math.ceil(math.log(1.0 / alpha) / min(pace))
 
 
@@ -284,23 +299,47 @@ class Course:
     below: float
 
 
-def follow(values: Iterable[float], *, margin: float, clip: float, alpha: float = ALPHA) -> Course:
-    """Bet on values above and below the margin until one side wins, and say which.
+class Bets:
+    """Two bets against each other: that the mean of what comes lies above a margin, and below it.
 
     Each side keeps its own alpha: a true mean can lie on one side only, so only one of the two can
     be wrong.
     """
-    above = Bet(margin, clip, alpha)
-    below = Bet(-margin, clip, alpha)
-    total = 0.0
+
+    def __init__(self, margin: float, clip: float, alpha: float = ALPHA) -> None:
+        self._above = Bet(margin, clip, alpha)
+        self._below = Bet(-margin, clip, alpha)
+        self._total = 0.0
+
+    def add(self, value: float) -> bool | None:
+        """Bet on the next value (nan counts as 0); return :attr:`worse`."""
+        most = 2.0 * self._above.clip
+        number = 0.0 if math.isnan(value) else min(max(value, -most), most)
+        self._total += number
+        self._above.add(number)
+        self._below.add(-number)
+        return self.worse
+
+    @property
+    def worse(self) -> bool | None:
+        """Which side has won: True above the margin, False below it, None while it is open."""
+        return True if self._above.won else False if self._below.won else None
+
+    @property
+    def course(self) -> Course:
+        """What the bets have come to."""
+        above, below = self._above, self._below
+        effect = self._total / above.steps if above.steps else 0.0
+        return Course(self.worse, above.steps, effect, above.fortune, below.fortune)
+
+
+def follow(values: Iterable[float], *, margin: float, clip: float, alpha: float = ALPHA) -> Course:
+    """Bet on values above and below the margin until one side wins, and say which."""
+    bets = Bets(margin, clip, alpha)
     for value in values:
-        number = 0.0 if math.isnan(value) else min(max(value, -clip), clip)
-        total += number
-        if above.add(number) or below.add(-number):
+        if bets.add(value) is not None:
             break
-    worse = True if above.won else False if below.won else None
-    steps = above.steps
-    return Course(worse, steps, total / steps if steps else 0.0, above.fortune, below.fortune)
+    return bets.course
 
 
 def steps_needed(course: Course, alpha: float = ALPHA) -> int | None:

@@ -1,11 +1,12 @@
-"""Trials: what one is, where it is run, and how finished ones are kept and never repeated.
+"""Trials: what one is, and how finished ones are kept and never repeated.
 
 A :class:`TrialSpec` is plain data, so that any engine can run it anywhere: in this process, in a
-pool of others, on a cluster.  :func:`run_trials` asks the store first and the engine for the rest.
+pool of others, on a cluster.  :func:`run_trials` asks the store first and an engine for the rest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,17 +15,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ckptools import layouts
 from ckptools.compare.cache import identity, key
 from ckptools.errors import NotComparable
 from ckptools.rerun.arms import Arm, ArmPlan, Sources, resolve
-from ckptools.rerun.dynamics import saved_state, trial
-from ckptools.rerun.evaluate import seeded
-from ckptools.rerun.loading import SavedState, read_weights
+from ckptools.rerun.batches import digest
+from ckptools.rerun.dynamics import trial
+from ckptools.rerun.evaluate import evaluate, seeded
+from ckptools.rerun.loading import SavedState, put, read_weights
 from ckptools.rerun.machine import Machine, threads
+from ckptools.rerun.resume import saved_state
+from ckptools.rerun.stopping import Until
 from ckptools.rerun.task import load_task, source_digest
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.verdict import ArmResult, Trial
@@ -55,12 +63,16 @@ class Experiment:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One training: an arm, a seed, a number of steps; plain data."""
+    """One training: an arm, a seed, the most steps that it takes; plain data.
+
+    ``until`` is what may settle it before, where it is compared with a trial that is there.
+    """
 
     experiment: Experiment
     plan: ArmPlan
     seed: int
     steps: int
+    until: Until | None = None
 
     def document(self) -> dict[str, Any]:
         """Return what :meth:`read` makes the specification of again."""
@@ -69,37 +81,48 @@ class TrialSpec:
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> TrialSpec:
         """Return the specification of a document."""
-        plan = dict(document["plan"])
+        plan, until = dict(document["plan"]), document.get("until")
         plan |= {name: tuple(plan[name]) for name in ("restore", "reinitialise")}
         return cls(
             Experiment(**document["experiment"]),
             ArmPlan(**plan),
             int(document["seed"]),
             int(document["steps"]),
+            None if until is None else Until.read(until),
         )
 
 
 class Bench:
-    """A task with its checkpoints in memory, on which trials of one experiment are run."""
+    """A task with its checkpoints in memory, on which trials of one experiment are run.
 
-    def __init__(self, experiment: Experiment) -> None:
+    Parameters
+    ----------
+    sources: what the arms are made of, where it is in memory already; else it is loaded.
+    """
+
+    def __init__(self, experiment: Experiment, sources: Sources | None = None) -> None:
         self.experiment = experiment
-        machine = Machine(experiment.device, experiment.autocast)
-        self.task = load_task(experiment.task, experiment.settings, machine)
-        with seeded(0):
-            self.model = self.task.build()
         self.notes: list[str] = []
-        checkpoint, weights = self.opened(experiment.checkpoint)
-        earlier: tuple[Checkpoint | None, Mapping[str, Any]] = (None, {})
-        if experiment.earlier is not None:
-            earlier = self.opened(experiment.earlier)
-        self.sources = Sources(self.task, self.model, checkpoint, weights, *earlier)
+        self.sources = sources or self._loaded()
+        self.task, self.model = self.sources.task, self.sources.model
         self._arms: dict[str, tuple[Arm, SavedState | None]] = {}
 
-    def opened(self, path: str) -> tuple[Checkpoint, Mapping[str, Any]]:
+    def _loaded(self) -> Sources:
+        given = self.experiment
+        machine = Machine(given.device, given.autocast)
+        task = load_task(given.task, given.settings, machine)
+        with seeded(0):
+            model = task.build()
+        sources = Sources(task, model, *self._opened(given.checkpoint, model))
+        if given.earlier is None:
+            return sources
+        earlier, weights = self._opened(given.earlier, model)
+        return replace(sources, earlier=earlier, earlier_weights=weights)
+
+    def _opened(self, path: str, model: nn.Module) -> tuple[Checkpoint, Mapping[str, Any]]:
         """Return a checkpoint with its weights by the model's names."""
         checkpoint = layouts.open(path)
-        fit = read_weights(checkpoint, self.model, lenient=self.experiment.lenient)
+        fit = read_weights(checkpoint, model, lenient=self.experiment.lenient)
         self.notes += [f"{path}: {note}" for note in fit.notes()]
         return checkpoint, fit.weights
 
@@ -110,16 +133,39 @@ class Bench:
             other = plan.recipe or plan.start
             sources = self.sources
             if other not in ("checkpoint", "earlier", "scratch"):
-                sources = replace(sources, others={other: self.opened(other)})
+                sources = replace(sources, others={other: self._opened(other, self.model)})
             arm = resolve(plan, sources)
             self._arms[name] = arm, saved_state(self.task, self.model, arm)
         return self._arms[name]
 
-    def run(self, plan: ArmPlan, seed: int, steps: int) -> Trial:
+    def run(self, spec: TrialSpec) -> Trial:
         """Return one trial."""
-        arm, saved = self.arm(plan)
+        arm, saved = self.arm(spec.plan)
         with threads(self.experiment.threads):
-            return trial(self.task, self.model, arm, seed, steps, saved=saved)
+            return trial(
+                self.task,
+                self.model,
+                arm,
+                spec.seed,
+                spec.steps,
+                saved=saved,
+                until=spec.until,
+            )
+
+    def run_all(self, specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
+        """Run trials of this experiment one after the other: the simplest engine."""
+        return ((spec, self.run(spec)) for spec in specs)
+
+    def today(self, loss: float | None = None) -> str:
+        """Return what tells today's data from those on which a kept trial was run.
+
+        That is the first batch, and the checkpoint's validation ``loss`` (evaluated if not given).
+        """
+        with threads(self.experiment.threads):
+            if loss is None:
+                put(self.model, self.sources.weights)
+                loss = evaluate(self.task, self.model)["loss"]
+            return f"{digest(islice(self.task.batches(0), 1))} {loss:.4g}"
 
 
 class Bencher:
@@ -133,24 +179,28 @@ class Bencher:
         if self._bench is None or self._bench.experiment != spec.experiment:
             self._bench = None  # the old model goes before the new one comes
             self._bench = Bench(spec.experiment)
-        return self._bench.run(spec.plan, spec.seed, spec.steps)
+        return self._bench.run(spec)
 
 
 # -- keeping what is finished ----------------------------------------------------------------
 
 
 class Store:
-    """Finished trials, one JSON file each, named by everything that they depend on."""
+    """Finished trials, one JSON file each, named by everything that they depend on.
 
-    def __init__(self, folder: Path) -> None:
+    ``today`` is what :meth:`Bench.today` says of the data, which no other part of the name knows.
+    """
+
+    def __init__(self, folder: Path, today: str = "") -> None:
         self.folder = folder
+        self.today = today
         self._identities: dict[str, str | None] = {}
 
     def name(self, spec: TrialSpec) -> str | None:
         """Return the name of a trial, None where a file of it has no identity.
 
-        Code of the task, content of the checkpoints, versions and hardware are part of it: a
-        trial that would come out differently is another trial.
+        Code of the task and of the trials, content of the checkpoints, versions, hardware and
+        today's data are part of it: a trial that would come out differently is another trial.
         """
         paths = [spec.experiment.checkpoint, spec.experiment.earlier]
         others = (spec.plan.start, spec.plan.recipe)
@@ -163,7 +213,8 @@ class Store:
         document["plan"] = {k: v for k, v in document["plan"].items() if k != "name"}
         for place in ("checkpoint", "earlier"):
             del document["experiment"][place]
-        return key(document, contents, machine, source_digest(spec.experiment.task))
+        code = source_digest(spec.experiment.task), _own_source()
+        return key(document, contents, machine, code, self.today)
 
     def _identity(self, path: str) -> str | None:
         if path not in self._identities:
@@ -193,6 +244,15 @@ class Store:
             os.replace(path, self.folder / f"{name}.json")
 
 
+@cache
+def _own_source() -> str:
+    """Return a digest of the code that runs trials."""
+    found = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
 def read_trial(document: Mapping[str, Any]) -> Trial:
     """Return the trial of a JSON document; unknown fields raise TypeError."""
     values: dict[str, Any] = {
@@ -212,12 +272,12 @@ def default_store() -> Path:
 #: Called after every trial: finished, all of them, seconds left (None while unknown).
 Progress = Callable[[int, int, float | None], None]
 #: Runs specifications and yields each with its trial, in any order.
-Engine = Callable[[Sequence[TrialSpec]], Iterator[tuple[TrialSpec, Trial]]]
+Run = Callable[[Sequence[TrialSpec]], Iterator[tuple[TrialSpec, Trial]]]
 
 
 def run_trials(
     specs: Sequence[TrialSpec],
-    engine: Engine,
+    run: Run,
     *,
     store: Store | None = None,
     progress: Progress | None = None,
@@ -236,7 +296,7 @@ def run_trials(
     if progress is not None:
         progress(ready, len(specs), None)
     waiting = {id(specs[number]): number for number in open_ones}
-    for spec, done in engine([specs[number] for number in open_ones]) if open_ones else ():
+    for spec, done in run([specs[number] for number in open_ones]) if open_ones else ():
         found[waiting.pop(id(spec))] = done
         if store is not None:
             store.put(spec, done)
@@ -261,8 +321,8 @@ def as_arms(specs: Sequence[TrialSpec], trials: Sequence[Trial]) -> list[ArmResu
 def comparable(arms: Sequence[ArmResult]) -> None:
     """Refuse trials that differ in more than their arm.
 
-    NotComparable when two trials of one seed and as many steps saw different batches (unless the
-    arm's own settings changed them), or when versions or hardware differ.
+    NotComparable when two trials of one seed saw different batches (unless the arm's own settings
+    changed them), or when versions or hardware differ.
     """
     reference = arms[0]
     by_seed = {one.seed: one for one in reference.trials}
@@ -291,9 +351,11 @@ def _same_machine(name: str, one: Trial, other_name: str, other: Trial) -> None:
 
 
 def _same_batches(arm: ArmResult, one: Trial, reference: ArmResult, other: Trial) -> None:
+    """Refuse other batches: all of them where both trials are whole, else the first."""
     asked = arm.settings.get("steps"), reference.settings.get("steps")
     whole = one.steps == other.steps and asked[0] == asked[1]
-    if whole and one.batches != other.batches and not arm.settings.get("settings"):
+    same = one.first_batch == other.first_batch and (not whole or one.batches == other.batches)
+    if not same and not arm.settings.get("settings"):
         raise NotComparable(
             f"with seed {one.seed} the arms {arm.name!r} and {reference.name!r} saw different "
             "batches",

@@ -12,8 +12,8 @@ from torch import Tensor
 from ckptools.errors import NotComparable
 from ckptools.names.patterns import select
 from ckptools.rerun import blame, restore
-from ckptools.rerun.arms import Arm
-from ckptools.rerun.dynamics import SEEDS, STEPS, run_arm
+from ckptools.rerun.arms import Sources
+from ckptools.rerun.dynamics import SEEDS, STEPS
 from ckptools.rerun.environment import environment
 from ckptools.rerun.evaluate import excess, seeded
 from ckptools.rerun.exchanges import exchanged
@@ -22,11 +22,12 @@ from ckptools.rerun.features import feature_rung, features, outputs
 from ckptools.rerun.gap import TERM_LIMIT, Gap, certainly_larger, gap, worst_term
 from ckptools.rerun.gradients import GradientTable, gradient_norm, gradient_rung, gradient_table
 from ckptools.rerun.knockout import idle_parts, knock_out_rung, knock_outs
-from ckptools.rerun.loading import Fit, rates, read_weights
+from ckptools.rerun.loading import Fit, read_weights
 from ckptools.rerun.logged import changed_totals, changed_weights
 from ckptools.rerun.measuring import Measuring, Terms, log_ratio
 from ckptools.rerun.statistics import ALPHA, Comparison, check_steps, compare
-from ckptools.rerun.task import Task
+from ckptools.rerun.task import HeldTask
+from ckptools.rerun.trainings import Place, Trainings
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.verdict import RUNGS, ArmResult, Rung, Verdict
 from ckptools.types.wording import say
@@ -48,10 +49,12 @@ class Ladder:
     suspects: tensor names by pattern; each is restored by itself in the restore scan.
     all_rungs: climb on after the answer.
     seeds, steps: the most that the short training may take.
+    place: where and how it runs.
     """
 
-    task: Task
+    task: HeldTask
     checkpoint: Checkpoint
+    place: Place
     earlier: Checkpoint | None = None
     lenient: bool = False
     suspects: Sequence[str] = ()
@@ -497,6 +500,7 @@ class Ladder:
         def question() -> Rung:
             try:
                 rung, verdict = ask()
+                self.measuring.evaluations += rung.evidence["trials"]  # each ends with one
             except NotComparable as error:
                 reason = say("no training could be compared: {error}", error=str(error))
                 rung = Rung("dynamics", False, message=reason)
@@ -508,29 +512,28 @@ class Ladder:
         return found[0]
 
     def _against_earlier(self) -> tuple[Rung, Verdict | None]:
-        earlier = self.earlier
-        assert earlier is not None
         self.dynamics.before = {
             "as-is": self.bad_values["loss"],
             "earlier": self.good_values["loss"],
         }
         offset = log_ratio(self.bad_terms.total, self.good_terms.total)
         self.dynamics.offset = offset if math.isfinite(offset) else 0.0
-        first = (Arm("as-is", self.checkpoint, self.bad), Arm("earlier", earlier, self.good))
-        for number in range(len(self.seeds)):
-            for arm in first:
-                self._train(arm, number + 1)
-            course = self.dynamics.first()
-            if course.worse is not None:
-                break
-        rung = self.dynamics.rung(course)
-        if course.worse is None:
-            return rung, self.dynamics.open(course)
-        if not course.worse:
-            return rung, self._open_signs() or self.dynamics.cleared(rung)
-        verdict = self._blamed(earlier, len(self.dynamics.arms["as-is"].trials))
-        answered = verdict.decision != "undecided"
-        return replace(rung, answered=answered, message=verdict.reason), verdict
+        return self._trainings().against_earlier(
+            lambda rung: self._open_signs() or self.dynamics.cleared(rung)
+        )
+
+    def _trainings(self) -> Trainings:
+        sources = Sources(
+            self.task, self.measuring.model, self.checkpoint, self.bad, self.earlier, self.good
+        )
+        return Trainings(
+            self.place,
+            sources,
+            self.dynamics,
+            self.bad_values["loss"],
+            seeds=self.seeds,
+            steps=self.steps,
+        )
 
     def _open_signs(self) -> Verdict | None:
         """Return an open verdict where an earlier rung saw something that no rung has explained."""
@@ -542,36 +545,6 @@ class Ladder:
         )
         more = say("the checkpoint just before this one as --earlier, or a larger validation set")
         return Verdict("undecided", "undecided", reason, would_decide=more)
-
-    def _blamed(self, earlier: Checkpoint, seeds: int) -> Verdict:
-        """Train the arms that tell causes apart, dearest last, until one does."""
-        arms = [
-            Arm("optimizer-reset", self.checkpoint, self.bad, optimizer="reset"),
-            Arm("earlier-reset", earlier, self.good, optimizer="reset"),
-        ]
-        own = rates(self.checkpoint)
-        if own != rates(earlier):
-            arms.insert(0, Arm("earlier-at-these-rates", earlier, self.good, rates=own))
-        for arm in arms:
-            self._train(arm, seeds)
-            verdict = self.dynamics.blamed()
-            if verdict.decision != "undecided":
-                break
-        return verdict
-
-    def _train(self, arm: Arm, seeds: int) -> None:
-        """Add the trials that the arm still lacks."""
-        known = self.dynamics.arms.get(arm.name)
-        done = known.trials if known else ()
-        more = run_arm(
-            self.task,
-            self.measuring.model,
-            arm,
-            steps=self.steps,
-            seeds=tuple(self.seeds[len(done) : seeds]),
-        )
-        self.measuring.evaluations += len(more.trials)
-        self.dynamics.arms[arm.name] = replace(more, trials=(*done, *more.trials))
 
     # -- without an earlier checkpoint -----------------------------------------------------------
 
@@ -591,13 +564,7 @@ class Ladder:
         return self._trained(self._by_itself)
 
     def _by_itself(self) -> tuple[Rung, Verdict | None]:
-        for arm in (
-            Arm("as-is", self.checkpoint, self.bad),
-            Arm("optimizer-reset", self.checkpoint, self.bad, optimizer="reset"),
-        ):
-            self._train(arm, 1)
-        arms = self.dynamics.arms
-        return blame.alone(arms["as-is"], arms["optimizer-reset"], self.bad_values["loss"])
+        return self._trainings().by_itself(self.bad_values["loss"])
 
     def _unanswered(self) -> Verdict:
         """Return what the climb leaves open, and why."""

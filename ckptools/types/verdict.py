@@ -54,6 +54,7 @@ class Trial:
     terms: unweighted loss terms, their mean over the last quarter of the steps.
     clipped: part of the steps whose gradient was clipped; None where the task does not clip.
     batches: digest of the batches trained on.
+    first_batch: digest of the first of them: the same for trials that differ in length.
     machine: versions and hardware.
     notes: what of the checkpoint could not be used.
     """
@@ -67,6 +68,7 @@ class Trial:
     terms: dict[str, float] = field(default_factory=dict)
     clipped: float | None = None
     batches: str = ""
+    first_batch: str = ""
     seconds: float = 0.0
     machine: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

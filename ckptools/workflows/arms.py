@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ckptools.errors import SettingsError
 from ckptools.rerun.arms import ArmPlan, checked
 from ckptools.rerun.design import Design
-from ckptools.rerun.dynamics import differences, losses, paired
-from ckptools.rerun.engines import engines
+from ckptools.rerun.engines import engine as engine_of
+from ckptools.rerun.measuring import log_ratio
+from ckptools.rerun.statistics import ALPHA, check_design, compare, effect_seen
 from ckptools.rerun.trials import (
     Bench,
     Experiment,
@@ -169,12 +169,17 @@ def _value_column(name: str) -> Column:
 def _change(
     arm: ArmResult, first: ArmResult, comparisons: int
 ) -> tuple[float | None, tuple[float, float] | None]:
-    """Return the relative change of the loss against the first arm, and its interval."""
+    """Return the relative change of the loss against the first arm, and its interval.
+
+    The intervals of all comparisons together hold with 95 %: alpha is shared among them.
+    """
     if arm is first:
         return None, None
-    effect, interval = paired(list(differences(losses(arm), losses(first))), comparisons)
-    low_high = None if interval is None else (math.expm1(interval[0]), math.expm1(interval[1]))
-    return math.expm1(effect) if effect < 700 else math.inf, low_high
+    pairs = zip(arm.trials, first.trials, strict=True)
+    ratios = [log_ratio(one.evaluate["loss"], other.evaluate["loss"]) for one, other in pairs]
+    found = compare(ratios, alpha=ALPHA / max(comparisons, 1))
+    interval = found.interval and (math.expm1(found.interval[0]), math.expm1(found.interval[1]))
+    return math.expm1(found.effect) if found.effect < 700 else math.inf, interval
 
 
 def _against(change: float | None, interval: Sequence[float] | None) -> str:
@@ -223,11 +228,9 @@ def compare_arms(
     RerunError: a trial was lost.
     """
     begun = time.perf_counter()
-    run = _engine(engine)
-    for plan in design.arms:
-        checked(plan, earlier=experiment.earlier is not None)
-    kept_in = Store(Path(store) if store is not None else default_store())
-    with _operated(design, experiment, kept_in.folder) as plans:
+    check(experiment, design)
+    chosen, folder = engine_of(engine), Path(store) if store is not None else default_store()
+    with _operated(design, experiment, folder) as plans:
         bench = Bench(experiment)
         for plan in plans:  # what cannot be made is refused before anything is trained
             bench.arm(plan)
@@ -236,10 +239,10 @@ def compare_arms(
             for plan in plans
             for seed in design.seeds
         ]
+        kept_in = Store(folder, bench.today())
         kept = sum(kept_in.get(spec) is not None for spec in specs)
-        trials = run_trials(
-            specs, lambda open_ones: run(open_ones, workers), store=kept_in, progress=progress
-        )
+        with chosen(workers) as run:
+            trials = run_trials(specs, run, store=kept_in, progress=progress)
     declared = {plan.name: plan.declared for plan in design.arms}
     arms = [
         replace(arm, settings={"steps": arm.settings["steps"], **declared[arm.name]})
@@ -250,12 +253,17 @@ def compare_arms(
     return Comparison(tuple(arms), tuple(said), kept, time.perf_counter() - begun)
 
 
-def _engine(name: str) -> Any:
-    try:
-        return engines.get(name)
-    except KeyError as error:
-        known = ", ".join(engines.names())
-        raise SettingsError(f"no engine {name!r}", next=f"one of: {known}") from error
+def check(experiment: Experiment, design: Design) -> None:
+    """Refuse a design that cannot be run or cannot decide, before it costs anything.
+
+    SettingsError names what is wrong.  Arms that take no step are evaluated only: nothing in them
+    is left to chance.
+    """
+    for plan in design.arms:
+        checked(plan, earlier=experiment.earlier is not None)
+    comparisons = len(design.arms) - 1
+    if comparisons and design.trained:
+        check_design(len(design.seeds), comparisons=comparisons, test="t")
 
 
 @contextmanager
@@ -310,5 +318,11 @@ def _cautions(design: Design, arms: Sequence[ArmResult]) -> Iterator[str]:
             "a fresh optimizer state can help a healthy checkpoint, too, and the gradient norm of "
             "a reset part is no evidence by itself"
         )
-    if len(design.seeds) < 2:
-        yield say("one seed has no interval: nothing here is told from chance")
+    comparisons = len(design.arms) - 1
+    if comparisons and design.trained:
+        yield say(
+            "with {seeds} seeds a difference is told from chance in four cases of five where it is "
+            "{times:.1f} times as large as the spread between seeds",
+            seeds=len(design.seeds),
+            times=effect_seen(len(design.seeds), comparisons=comparisons),
+        )

@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptools import layouts
@@ -21,9 +22,7 @@ from ckptools.workflows.outcome import Outcome
 
 if TYPE_CHECKING:  # torch, which the other commands do without
     from ckptools.rerun.design import Design
-    from ckptools.rerun.machine import Machine
     from ckptools.rerun.trials import Progress
-    from ckptools.types.checkpoint import Checkpoint
     from ckptools.workflows.arms import Comparison
 
 HYPOTHESIS = say("this checkpoint (weights or optimizer state) is damaged")
@@ -183,7 +182,7 @@ def rerun(
     autocast: str | None = None,
     threads: int | None = None,
     design: Design | None = None,
-    engine: str = "pool",
+    engine: str | None = None,
     workers: int | None = None,
     trials: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -203,48 +202,68 @@ def rerun(
     device, autocast: where the model runs (cpu, cuda, ...), and in which precision (bf16, fp16).
     threads: of torch; as many as torch takes when None, one is faster for small models.
     design: arms that are compared after the verdict.
-    engine, workers, trials, progress: of these arms, see
-        :func:`ckptools.workflows.arms.compare_arms`.
+    engine: where trainings run: pool, here, ray, torchrun.  Without one the few steps of the
+        ladder are taken in this process, those of a design in the pool.
+    workers: how many processes; as many as processors by default.
+    trials: the folder of finished trials, which are not run again; the user's cache by default.
+    progress: called after every trial.
 
     Raises
     ------
     OpenError: a file cannot be read.
-    SettingsError: no such device, engine or arm.
+    SettingsError: no such device, engine or arm, or a design that cannot decide; before anything
+        is measured.
     TaskError: the task broke its protocol.
     NotComparable: a file does not fit the task's model, or trials differ in more than their arm.
     """
-    from ckptools.rerun import machine  # torch, which the other commands do without
+    import torch  # the other commands do without
+
+    from ckptools.rerun import machine
+    from ckptools.rerun.engines import engine as engine_of
     from ckptools.rerun.task import load_task
+    from ckptools.rerun.trainings import Place
+    from ckptools.rerun.trials import Experiment as Trained
+    from ckptools.rerun.trials import default_store
     from ckptools.rerun.verdict import Ladder
+    from ckptools.workflows.arms import check, compare_arms
 
     start = time.perf_counter()
-    place = machine.Machine(device, autocast)
+    chosen = None if engine is None else engine_of(engine)
     opened = layouts.open(checkpoint)
     before = None if earlier is None else layouts.open(earlier)
-    ladder = Ladder(
-        load_task(task, settings, place),
-        opened,
-        before,
-        lenient=lenient,
-        suspects=suspects,
-        all_rungs=all_rungs,
+    trained = Trained(
+        task,
+        opened.path,
+        None if before is None else before.path,
+        dict(settings or {}),
+        lenient,
+        device,
+        autocast,
+        threads or torch.get_num_threads(),
     )
-    comparison = None
-    with machine.threads(threads) if threads else nullcontext():
-        verdict = ladder.climb()
     if design is not None:
-        comparison = _compared(
-            task,
-            settings,
-            opened.path,
+        check(trained, design)
+    held = load_task(task, settings, machine.Machine(device, autocast))
+    store = default_store() if trials is None else Path(trials)
+    with machine.threads(trained.threads), chosen(workers) if chosen else nullcontext() as run:
+        ladder = Ladder(
+            held,
+            opened,
+            Place(trained, run, store, progress),
             before,
-            lenient,
-            place,
-            threads,
+            lenient=lenient,
+            suspects=suspects,
+            all_rungs=all_rungs,
+        )
+        verdict = ladder.climb()
+    comparison = None
+    if design is not None:
+        comparison = compare_arms(
+            replace(trained, threads=threads or 1),
             design,
-            engine=engine,
+            engine=engine or "pool",
             workers=workers,
-            store=trials,
+            store=store,
             progress=progress,
         )
     experiment = Experiment(
@@ -262,31 +281,3 @@ def rerun(
         comparison,
         judge(Evidence(checkpoint=opened, experiment=experiment), select=["EXP"]),
     )
-
-
-def _compared(
-    task: str,
-    settings: Mapping[str, Any] | None,
-    path: str,
-    earlier: Checkpoint | None,
-    lenient: bool,
-    place: Machine,
-    threads: int | None,
-    design: Design,
-    **options: Any,
-) -> Comparison:
-    """Run the arms of a design under the conditions of the ladder."""
-    from ckptools.rerun.trials import Experiment
-    from ckptools.workflows.arms import compare_arms
-
-    experiment = Experiment(
-        task,
-        path,
-        None if earlier is None else earlier.path,
-        dict(settings or {}),
-        lenient,
-        place.device,
-        place.autocast,
-        threads or 1,
-    )
-    return compare_arms(experiment, design, **options)

@@ -8,22 +8,23 @@ import pytest
 import torch
 
 from ckptools.errors import NotComparable, SettingsError, TaskError
-from ckptools.rerun.arms import ArmPlan, checked, learning_rates, partners, term_weights
+from ckptools.rerun.arms import ArmPlan, checked, learning_rates
 from ckptools.rerun.design import arm
-from ckptools.rerun.dynamics import resume
 from ckptools.rerun.loading import model_state, put
-from ckptools.rerun.trials import Bench, Experiment
+from ckptools.rerun.resume import resume
+from ckptools.rerun.trials import Bench, Experiment, TrialSpec
 from ckptools.types.verdict import Trial
 from tests.builders.rerun_tasks import regression
-
-TERMS = ["a.0", "a.1", "a.2", "b.0", "b.1", "b.2", "reg"]
-OWN = {"a.0": 2.0, "a.1": 2.0, "a.2": 4.0, "b.2": 6.0}
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     spec, earlier, later = regression(tmp_path)
     return Bench(Experiment(spec, str(later), str(earlier)))
+
+
+def ran(bench: Bench, plan: ArmPlan, seed: int, steps: int) -> Trial:
+    return bench.run(TrialSpec(bench.experiment, plan, seed, steps))
 
 
 def started(bench: Bench, **words: Any) -> tuple[torch.optim.Optimizer, Any]:
@@ -36,48 +37,6 @@ def started(bench: Bench, **words: Any) -> tuple[torch.optim.Optimizer, Any]:
 
 def moments(optimizer: torch.optim.Optimizer, slot: str) -> torch.Tensor:
     return torch.cat([state[slot].flatten() for state in optimizer.state.values()])
-
-
-# -- loss weights ------------------------------------------------------------------------------
-
-
-def test_a_constant_is_a_part_of_the_main_layers_weight() -> None:
-    found = term_weights("constant 0.5", TERMS, OWN)
-    assert found == {
-        "a.0": 2.0, "a.1": 2.0, "a.2": 4.0, "b.0": 3.0, "b.1": 3.0, "b.2": 6.0, "reg": 1.0,
-    }  # fmt: skip
-
-
-def test_a_ramp_reaches_from_the_first_to_the_last_auxiliary_layer() -> None:
-    found = term_weights("ramp 0.1 0.3", TERMS, OWN)
-    assert [found[f"a.{n}"] for n in range(3)] == pytest.approx([0.4, 1.2, 4.0])
-
-
-def test_the_last_layers_keep_their_own_weights() -> None:
-    found = term_weights("last 2", TERMS, OWN)
-    assert [found[f"a.{n}"] for n in range(3)] == [0.0, 2.0, 4.0]
-    assert [found[f"b.{n}"] for n in range(3)] == [0.0, 1.0, 6.0]
-    assert term_weights("last 9", TERMS, OWN) == {name: OWN.get(name, 1.0) for name in TERMS}
-
-
-def test_weights_by_name_and_glob() -> None:
-    found = term_weights({"a.*": 0.0, "b.1": 7.0}, TERMS, OWN)
-    assert [found[name] for name in TERMS] == [0.0, 0.0, 0.0, 1.0, 7.0, 6.0, 1.0]
-
-
-def test_a_total_takes_no_loss_weights() -> None:
-    with pytest.raises(NotComparable, match="one total"):
-        term_weights("last 2", ["total"], {})
-    with pytest.raises(NotComparable, match="by layer"):
-        term_weights("last 2", ["a", "b"], {})
-
-
-@pytest.mark.parametrize(
-    "rule", ["constant", "ramp 1", "last 0", "last x", "first 2", "", {"a": "b"}]
-)
-def test_other_rules_are_refused(rule: Any) -> None:
-    with pytest.raises(SettingsError):
-        term_weights(rule, TERMS, OWN)
 
 
 # -- learning rates ----------------------------------------------------------------------------
@@ -181,7 +140,7 @@ def test_a_fresh_module_is_the_tasks_own_and_has_no_state(bench: Bench) -> None:
         "body.2.weight",
         "body.2.bias",
     }
-    one, same, other = (bench.run(plan, seed, 0) for seed in (0, 0, 1))
+    one, same, other = (ran(bench, plan, seed, 0) for seed in (0, 0, 1))
     assert one.evaluate == same.evaluate != other.evaluate
     held = model_state(bench.model)
     assert torch.equal(held["body.0.weight"], bench.sources.weights["body.0.weight"])
@@ -214,7 +173,7 @@ def test_a_fresh_schedule_warms_the_old_state_up(bench: Bench) -> None:
 
 
 def test_a_model_of_another_width_takes_what_fits_and_says_so(bench: Bench) -> None:
-    trial = bench.run(ArmPlan("narrow", settings={"width": 4}), 0, 3)
+    trial = ran(bench, ArmPlan("narrow", settings={"width": 4}), 0, 3)
     assert trial.steps == 3
     assert any("no place in the model" in note for note in trial.notes)
     assert any("does not fit the model" in note for note in trial.notes)
@@ -225,21 +184,21 @@ def test_a_model_of_another_width_takes_what_fits_and_says_so(bench: Bench) -> N
 
 def test_arms_of_one_seed_see_the_same_batches_and_losses_are_comparable(bench: Bench) -> None:
     plans = [ArmPlan("as-is"), ArmPlan("last", loss_weights="last 1"), ArmPlan("slow", lr="x0.1")]
-    trials = [bench.run(plan, 0, 4) for plan in plans]
+    trials = [ran(bench, plan, 0, 4) for plan in plans]
     assert len({one.batches for one in trials}) == 1
     assert trials[0].loss[0] == trials[1].loss[0]  # before any step, whatever is trained on
     assert trials[0].loss[1] != trials[1].loss[1]
-    assert bench.run(ArmPlan("as-is"), 1, 4).batches != trials[0].batches
+    assert ran(bench, ArmPlan("as-is"), 1, 4).batches != trials[0].batches
 
 
 def test_a_trial_says_what_it_was(bench: Bench) -> None:
-    trial = bench.run(ArmPlan("as-is"), 0, 8)
+    trial = ran(bench, ArmPlan("as-is"), 0, 8)
     assert len(trial.loss) == len(trial.gradient_norm) == len(trial.update_ratio) == 8
     assert set(trial.terms) == {"fit.0", "fit.1"}
     assert trial.clipped == sum(norm > 1.0 for norm in trial.gradient_norm) / 8
     assert trial.machine["torch"] == str(torch.__version__)
-    assert trial == bench.run(ArmPlan("as-is"), 0, 8).__class__(
-        **{**as_dict(bench.run(ArmPlan("as-is"), 0, 8)), "seconds": trial.seconds}
+    assert trial == ran(bench, ArmPlan("as-is"), 0, 8).__class__(
+        **{**as_dict(ran(bench, ArmPlan("as-is"), 0, 8)), "seconds": trial.seconds}
     )
 
 
@@ -248,14 +207,14 @@ def as_dict(trial: Trial) -> dict[str, Any]:
 
 
 def test_no_number_is_a_result(bench: Bench) -> None:
-    trial = bench.run(ArmPlan("wild", lr="x1e30"), 0, 12)
+    trial = ran(bench, ArmPlan("wild", lr="x1e30"), 0, 12)
     assert trial.steps < 12
     assert math.isnan(trial.evaluate["loss"])  # evaluate itself raised: no finite costs
 
 
 def test_an_error_of_the_task_is_no_result(bench: Bench) -> None:
     with pytest.raises(TaskError, match="loss raised ValueError: no finite costs"):
-        bench.run(ArmPlan("broken", settings={"broken": True}), 0, 2)
+        ran(bench, ArmPlan("broken", settings={"broken": True}), 0, 2)
 
 
 # -- what cannot be ----------------------------------------------------------------------------
@@ -285,16 +244,3 @@ def test_what_the_task_refuses_is_said(bench: Bench) -> None:
 
 
 # -- shams -------------------------------------------------------------------------------------
-
-
-def test_partners_are_siblings_first_then_roles_then_sizes() -> None:
-    shapes = {
-        "layers.0.linear1.weight": (8, 4),
-        "layers.1.linear1.weight": (8, 4),
-        "mlp.fc1.weight": (9, 4),
-        "patch_embed.weight": (32, 1),
-    }
-    units = {name: name.rpartition(".")[0].removesuffix(".linear1") for name in shapes}
-    assert partners("layers.0", units, shapes)[0] == "layers.1"
-    assert partners("layers.0", units, shapes, without=["layers.1"])[0].startswith("mlp")
-    assert len(partners("patch_embed", units, shapes)) == 3

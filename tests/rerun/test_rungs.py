@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ckptools.rerun.blame import Dynamics, alone, paired_steps
+from ckptools.rerun.blame import Dynamics, alone
 from ckptools.rerun.exchanges import exchanged
 from ckptools.rerun.features import (
     collapse,
@@ -27,6 +27,7 @@ from ckptools.rerun.gradients import gradient_norm, gradient_rung, gradient_tabl
 from ckptools.rerun.knockout import knock_out_rung, knock_outs
 from ckptools.rerun.loading import model_state
 from ckptools.rerun.measuring import Measuring, Terms, log_ratio
+from ckptools.rerun.stopping import paired_steps
 from ckptools.types.verdict import ArmResult, Trial
 
 UNITS = {"encoder": "encoder", "block": "block", "head": "head"}

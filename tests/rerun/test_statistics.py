@@ -206,7 +206,7 @@ def test_an_open_course_says_how_long_it_would_take() -> None:
 def test_a_training_too_short_for_any_bet_is_refused() -> None:
     least = least_steps(MARGIN, CLIP)
     check_steps(least, MARGIN, CLIP)
-    for value in (CLIP, -CLIP):  # the fewest steps with which either side can win
+    for value in (2.0 * CLIP, -CLIP):  # the fewest steps with which either side can win
         found = follow([value] * 100, margin=MARGIN, clip=CLIP)
         assert found.worse is (value > 0)
         assert found.steps <= least + 2

@@ -42,7 +42,8 @@ def never(specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
 
 
 def in_process(specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
-    return here(specs)
+    with here() as run:
+        yield from run(specs)
 
 
 def test_a_specification_survives_json(experiment: Experiment) -> None:
@@ -74,7 +75,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     specs = specs_of(experiment, "as-is", "slow")
 
     def interrupted(open_ones: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
-        for number, done in enumerate(here(open_ones)):
+        for number, done in enumerate(in_process(open_ones)):
             if number == 3:
                 raise KeyboardInterrupt
             yield done
@@ -85,7 +86,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 
     def watched(open_ones: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
         ran.extend(open_ones)
-        return here(open_ones)
+        return in_process(open_ones)
 
     assert len(run_trials(specs, watched, store=store)) == 4
     assert ran == specs[3:]

@@ -57,6 +57,7 @@ def test_what_the_numbers_cannot_say_is_said(compared: Comparison) -> None:
     notes = " ".join(compared.notes)
     assert "only the difference to a sham" in notes
     assert "a fresh optimizer state can help a healthy checkpoint" in notes
+    assert "with 2 seeds a difference is told from chance in four cases of five" in notes
 
 
 def test_a_recipe_is_an_arm(experiment: Experiment, tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_recipe_is_an_arm(experiment: Experiment, tmp_path: Path) -> None:
     assert by_arm["halved"] != by_arm["as-is"]
     assert found.arms[1].settings["recipe"] == str(tmp_path / "halve.toml")
     assert [path.suffix for path in (tmp_path / "s").iterdir()] == [".json"] * 2
-    assert any("no interval" in note for note in found.notes)
+    assert not any("told from chance" in note for note in found.notes)  # nothing was trained
 
 
 def test_what_cannot_be_made_is_refused_before_any_training(
@@ -81,6 +82,16 @@ def test_what_cannot_be_made_is_refused_before_any_training(
     with pytest.raises(SettingsError, match="no engine 'cloud'"):
         compare_arms(experiment, Design(), engine="cloud")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_design_that_cannot_decide_costs_nothing(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ckptools.rerun.task.load_task", None)  # nothing is even loaded
+    with pytest.raises(SettingsError, match=r"cannot decide.*at least 2 seeds"):
+        rerun(experiment.checkpoint, experiment.task, design=Design(PLANS[:2], 2, (0,)))
+    with pytest.raises(SettingsError, match="cannot decide"):
+        compare_arms(experiment, Design(PLANS, 2, (0,)), store=tmp_path)
 
 
 def test_a_rerun_with_a_design_shows_both_in_every_medium(
@@ -106,7 +117,7 @@ def test_a_rerun_with_a_design_shows_both_in_every_medium(
 def test_the_command_line_runs_plans(
     experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "plans.toml").write_text("steps = 2\nseeds = [0]\n[[arm]]\nlr = 'x0.1'\n")
+    (tmp_path / "plans.toml").write_text("steps = 2\nseeds = [0, 1]\n[[arm]]\nlr = 'x0.1'\n")
     asked = ["rerun", experiment.checkpoint, "--task", experiment.task, "--format", "json"]
     asked += ["--earlier", str(experiment.earlier), "--arms", str(tmp_path / "plans.toml")]
     asked += ["--arm", "optimizer-reset", "--engine", "here", "--trials", str(tmp_path / "t")]
@@ -120,7 +131,7 @@ def test_the_command_line_runs_plans(
     ]
     assert document["comparison"]["kept"] == 0
     cli.run(asked)
-    assert json.loads(capsys.readouterr().out)["comparison"]["kept"] == 3
+    assert json.loads(capsys.readouterr().out)["comparison"]["kept"] == 6
 
 
 def test_the_command_line_says_what_is_missing(
@@ -133,6 +144,11 @@ def test_the_command_line_says_what_is_missing(
         (["rerun", experiment.checkpoint, *task, "--device", "nowhere"], "nowhere"),
         (["rerun", experiment.checkpoint, *task, "--arm", "faster"], "no arm 'faster'"),
         (["rerun", experiment.checkpoint, *task, "--set", "lr"], "NAME=VALUE"),
+        (["rerun", experiment.checkpoint, *task, "--engine", "cloud"], "no engine 'cloud'"),
+        (
+            ["rerun", experiment.checkpoint, *task, "--arm", "optimizer-reset", "--seeds", "1"],
+            "give at least 2 seeds",
+        ),
     ):
         assert cli.run(asked) == 2
         assert said in capsys.readouterr().err

@@ -1,18 +1,30 @@
-"""Engines: where trials are run.  One file each; an engine is a function ``run(specs, workers)``.
+"""Engines: where trials are run.  One file each.
 
-It yields every specification with its trial, in any order.
+An engine is a context manager, ``with engine(workers) as run``: inside it, ``run(specs)`` yields
+every specification with its trial, in any order, as often as it is called.  Worker processes live
+as long as the context.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
+from ckptools.errors import SettingsError
 from ckptools.registry import Registry
-from ckptools.rerun.trials import TrialSpec
-from ckptools.types.verdict import Trial
+from ckptools.rerun.trials import Run
 
-Run = Callable[[Sequence[TrialSpec], int | None], Iterator[tuple[TrialSpec, Trial]]]
+Engine = Callable[[int | None], AbstractContextManager[Run]]
 
-engines: Registry[Run] = Registry(
+engines: Registry[Engine] = Registry(
     "engine", package="ckptools.rerun.engines", group="ckptools.engines"
 )
+
+
+def engine(name: str) -> Engine:
+    """Return an engine by its name; SettingsError lists those that there are."""
+    try:
+        return engines.get(name)
+    except KeyError as error:
+        known = ", ".join(engines.names())
+        raise SettingsError(f"no engine {name!r}", next=f"one of: {known}") from error

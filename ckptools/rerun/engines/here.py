@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ckptools.rerun.engines import engines
-from ckptools.rerun.trials import Bencher, TrialSpec
+from ckptools.rerun.trials import Bencher, Run, TrialSpec
 from ckptools.types.verdict import Trial
 
 
 @engines.register("here")
-def here(
-    specs: Sequence[TrialSpec], workers: int | None = None
-) -> Iterator[tuple[TrialSpec, Trial]]:
+@contextmanager
+def here(workers: int | None = None) -> Iterator[Run]:
     """Run everything in this process; ``workers`` means nothing."""
     bench = Bencher()
-    for spec in specs:
-        yield spec, bench(spec)
+
+    def run(specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
+        return ((spec, bench(spec)) for spec in specs)
+
+    yield run

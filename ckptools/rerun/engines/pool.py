@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ import torch
 from ckptools.errors import CkptoolsError, RerunError, SettingsError, TaskError
 from ckptools.rerun.engines import engines
 from ckptools.rerun.engines.worker import unpacked
-from ckptools.rerun.trials import TrialSpec, read_trial
+from ckptools.rerun.trials import Run, TrialSpec, read_trial
 from ckptools.types.verdict import Trial
 
 #: how often a trial whose worker was killed is run again
@@ -29,27 +30,54 @@ RETRIES = 2
 
 
 @engines.register("pool")
-def pool(
-    specs: Sequence[TrialSpec], workers: int | None = None
-) -> Iterator[tuple[TrialSpec, Trial]]:
+@contextmanager
+def pool(workers: int | None = None) -> Iterator[Run]:
     """Run trials in as many processes as there are processors, or as ``workers`` says."""
-    count = min(workers or _processors(), _accelerators(specs), len(specs))
-    waiting: queue.SimpleQueue[TrialSpec] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[TrialSpec, Trial | BaseException]] = queue.SimpleQueue()
-    for spec in specs:
-        waiting.put(spec)
-    slots = [_Slot(waiting, done, number) for number in range(count)]
+    found = _Pool(workers or _processors())
     try:
-        for slot in slots:
-            slot.start()
-        for _ in specs:
-            spec, found = done.get()
-            if isinstance(found, BaseException):
-                raise found
-            yield spec, found
+        yield found.run
     finally:
+        found.stop()
+
+
+class _Pool:
+    """Workers, started when there is work for them and kept for the next."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._slots: list[_Slot] = []
+        self._queues: tuple[_Waiting, _Done] = queue.SimpleQueue(), queue.SimpleQueue()
+
+    def run(self, specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
+        """Yield every specification with its trial; what fails ends all workers."""
+        allowed = min(self._most, _accelerators(specs))
+        if len(self._slots) > allowed:
+            self.stop()
+        waiting, done = self._queues
+        for number in range(len(self._slots), min(allowed, len(specs))):
+            self._slots.append(_Slot(waiting, done, number))
+            self._slots[-1].start()
+        finished = False
+        try:
+            for spec in specs:
+                waiting.put(spec)
+            for _ in specs:
+                spec, found = done.get()
+                if isinstance(found, CkptoolsError):
+                    raise found
+                yield spec, found
+            finished = True
+        finally:
+            if not finished:
+                self.stop()
+
+    def stop(self) -> None:
+        """End all workers, and forget what waits for one."""
+        slots, (waiting, _) = self._slots, self._queues
+        self._slots, self._queues = [], (queue.SimpleQueue(), queue.SimpleQueue())
         for slot in slots:
             slot.stop()
+            waiting.put(None)
         for slot in slots:
             slot.join()
 
@@ -64,7 +92,7 @@ def _processors() -> int:
 def _accelerators(specs: Sequence[TrialSpec]) -> int:
     """Return how many trials may run at once where each takes a GPU, else no small number."""
     if not any(spec.plan.gpus for spec in specs):
-        return len(specs)
+        return sys.maxsize
     count: int = torch.cuda.device_count()
     asked = max(spec.plan.gpus for spec in specs)
     if asked > min(count, 1):
@@ -75,10 +103,14 @@ def _accelerators(specs: Sequence[TrialSpec]) -> int:
     return count
 
 
+_Waiting = queue.SimpleQueue[TrialSpec | None]
+_Done = queue.SimpleQueue[tuple[TrialSpec, Trial | CkptoolsError]]
+
+
 class _Slot(threading.Thread):
     """A thread with a worker process of its own."""
 
-    def __init__(self, waiting: Any, done: Any, number: int) -> None:
+    def __init__(self, waiting: _Waiting, done: _Done, number: int) -> None:
         super().__init__(daemon=True)
         self._waiting = waiting
         self._done = done
@@ -87,12 +119,8 @@ class _Slot(threading.Thread):
         self._worker: _Worker | None = None
 
     def run(self) -> None:
-        """Work until nothing waits."""
-        while not self._stopped.is_set():
-            try:
-                spec = self._waiting.get_nowait()
-            except queue.Empty:
-                break
+        """Work until there is no more to come."""
+        while (spec := self._waiting.get()) is not None and not self._stopped.is_set():
             found: Trial | CkptoolsError = RerunError("the pool lost it", where=spec.plan.name)
             try:
                 found = self._finished(spec)

@@ -9,22 +9,22 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 from ckptools.errors import CkptoolsError, RerunError, SettingsError, TaskError
 from ckptools.rerun.engines import engines
 from ckptools.rerun.engines.worker import packed, unpacked
-from ckptools.rerun.trials import Bencher, Experiment, TrialSpec, read_trial
+from ckptools.rerun.trials import Bencher, Experiment, Run, TrialSpec, read_trial
 from ckptools.types.verdict import Trial
 
 RETRIES = 2
 
 
 @engines.register("ray")
-def on_ray(
-    specs: Sequence[TrialSpec], workers: int | None = None
-) -> Iterator[tuple[TrialSpec, Trial]]:
+@contextmanager
+def on_ray(workers: int | None = None) -> Iterator[Run]:
     """Run trials on the cluster that is connected or that ``RAY_ADDRESS`` names, else locally.
 
     Checkpoints and task must lie where every node finds them, under the same absolute paths.
@@ -32,15 +32,31 @@ def on_ray(
     ray = _imported()
     ours = not ray.is_initialized()
     if ours:
-        address = os.environ.get("RAY_ADDRESS")
-        options: dict[str, Any] = {} if address else {"num_cpus": workers}
-        ray.init(log_to_driver=False, include_dashboard=False, **options)
-    try:
+        _connect(ray, workers)
+
+    def run(specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
         _refuse_unmet(specs, ray.cluster_resources())
-        yield from _finished(ray, specs)
+        return _finished(ray, specs)
+
+    try:
+        yield run
     finally:
         if ours:
             ray.shutdown()
+
+
+def _connect(ray: Any, workers: int | None) -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {} if address else {"num_cpus": workers}
+    try:
+        ray.init(log_to_driver=False, include_dashboard=False, **options)
+    except ConnectionError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RerunError(
+            f"the Ray cluster cannot be reached: {reason}",
+            where=address,
+            next="correct RAY_ADDRESS, or unset it to run here",
+        ) from error
 
 
 def _imported() -> Any:

@@ -16,29 +16,34 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import distributed
 
 from ckptools.errors import CkptoolsError, TaskError
 from ckptools.rerun.engines import engines
 from ckptools.rerun.engines.worker import packed, unpacked
-from ckptools.rerun.trials import Bencher, TrialSpec, read_trial
+from ckptools.rerun.trials import Bencher, Run, TrialSpec, read_trial
 from ckptools.types.verdict import Trial
 
 _HERE = "ckptools.rerun.engines.torchrun"
 
 
 @engines.register("torchrun")
-def torchrun(
-    specs: Sequence[TrialSpec], workers: int | None = None
-) -> Iterator[tuple[TrialSpec, Trial]]:
+@contextmanager
+def torchrun(workers: int | None = None) -> Iterator[Run]:
     """Run every trial in as many processes as its arm asks for, or as ``workers`` says."""
     with tempfile.TemporaryDirectory(prefix="ckptools-torchrun-") as folder:
-        for spec in specs:
-            yield spec, _finished(spec, workers or spec.plan.processes, Path(folder))
+
+        def run(specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
+            for spec in specs:
+                yield spec, _finished(spec, workers or spec.plan.processes, Path(folder))
+
+        yield run
 
 
 def _finished(spec: TrialSpec, processes: int, folder: Path) -> Trial:
@@ -72,6 +77,8 @@ def rank(asked: Path, answered: Path) -> None:
     """Run one trial as one of several ranks; the first of them writes it down."""
     spec = TrialSpec.read(json.loads(asked.read_text("utf-8")))
     on_gpu = spec.experiment.device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"

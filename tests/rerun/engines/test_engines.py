@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 
 from ckptools.errors import NoSuchTensor, RerunError, SettingsError, TaskError
 from ckptools.rerun.arms import ArmPlan
-from ckptools.rerun.engines import engines, pool
+from ckptools.rerun.engines import Engine, engines, pool
 from ckptools.rerun.engines.here import here
 from ckptools.rerun.engines.worker import packed, unpacked
 from ckptools.rerun.trials import Experiment, TrialSpec
@@ -53,8 +53,13 @@ def specs_of(experiment: Experiment, count: int = 2, **plan: Any) -> list[TrialS
     return [TrialSpec(experiment, ArmPlan("arm", **plan), seed, 2) for seed in range(count)]
 
 
-def timeless(found: Iterator[tuple[TrialSpec, Trial]]) -> dict[int, dict[str, Any]]:
+def timeless(found: Iterable[tuple[TrialSpec, Trial]]) -> dict[int, dict[str, Any]]:
     return {spec.seed: asdict(trial) | {"seconds": 0} for spec, trial in found}
+
+
+def run(engine: Engine, specs: Sequence[TrialSpec], workers: int | None = None) -> list[Any]:
+    with engine(workers) as runs:
+        return list(runs(specs))
 
 
 def test_there_are_four_engines() -> None:
@@ -63,12 +68,12 @@ def test_there_are_four_engines() -> None:
 
 def test_the_pool_gives_what_this_process_gives(experiment: Experiment) -> None:
     specs = specs_of(experiment, 3, lr="x0.1")
-    assert timeless(pool.pool(specs, 2)) == timeless(here(specs))
+    assert timeless(run(pool.pool, specs, 2)) == timeless(run(here, specs))
 
 
 def test_a_killed_workers_trial_is_run_again(fatal: Experiment, tmp_path: Path) -> None:
     (tmp_path / "how").write_text("kill")
-    (found,) = pool.pool(specs_of(fatal, 1), 1)
+    (found,) = run(pool.pool, specs_of(fatal, 1), 1)
     assert found[1].steps == 2
     assert (tmp_path / "done").exists()
 
@@ -79,18 +84,18 @@ def test_a_worker_that_is_always_killed_is_given_up(
     monkeypatch.setattr(pool, "RETRIES", 1)
     (tmp_path / "how").write_text("kill always")
     with pytest.raises(RerunError, match="killed 2 times"):
-        list(pool.pool(specs_of(fatal, 1), 1))
+        run(pool.pool, specs_of(fatal, 1), 1)
 
 
 def test_a_task_that_ends_its_process_is_not_run_again(fatal: Experiment, tmp_path: Path) -> None:
     (tmp_path / "how").write_text("exit")
     with pytest.raises(TaskError, match=r"exit code 3\).*arm arm, seed 0|arm arm, seed 0.*exit"):
-        list(pool.pool(specs_of(fatal, 1), 1))
+        run(pool.pool, specs_of(fatal, 1), 1)
 
 
 def test_errors_come_back_as_what_they_are(experiment: Experiment) -> None:
     with pytest.raises(NoSuchTensor, match="nowhere"):
-        list(pool.pool(specs_of(experiment, 1, restore=("nowhere",)), 1))
+        run(pool.pool, specs_of(experiment, 1, restore=("nowhere",)), 1)
     error = TaskError("what", where="where", next="next")
     assert str(unpacked(packed(error))) == str(error)
     assert type(unpacked(packed(error))) is TaskError
@@ -105,14 +110,14 @@ def test_an_interrupt_leaves_no_worker_behind(fatal: Experiment, tmp_path: Path)
     threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        list(pool.pool(specs_of(fatal, 1), 1))
+        run(pool.pool, specs_of(fatal, 1), 1)
     assert time.monotonic() - begun < 60
     assert not [one for one in threading.enumerate() if isinstance(one, pool._Slot)]
 
 
 def test_a_gpu_that_is_not_there_is_refused(experiment: Experiment) -> None:
     with pytest.raises(SettingsError, match="asks for 2 GPUs"):
-        list(pool.pool(specs_of(experiment, 1, gpus=2), 1))
+        run(pool.pool, specs_of(experiment, 1, gpus=2), 1)
 
 
 @pytest.mark.slow
@@ -128,13 +133,13 @@ def test_ray_gives_what_this_process_gives_and_refuses_what_it_lacks(
     specs = specs_of(experiment, 2, lr="x0.1")
     ray.init(num_cpus=1, log_to_driver=False, include_dashboard=False)
     try:
-        assert timeless(on_ray(specs)) == timeless(here(specs))
+        assert timeless(run(on_ray, specs)) == timeless(run(here, specs))
         with pytest.raises(SettingsError, match="asks for 1 GPU, the cluster has 0"):
-            list(on_ray(specs_of(experiment, 1, gpus=1)))
+            run(on_ray, specs_of(experiment, 1, gpus=1))
         with pytest.raises(SettingsError, match="asks for 64 CPU, the cluster has 1"):
-            list(on_ray(specs_of(experiment, 1, processors=64)))
+            run(on_ray, specs_of(experiment, 1, processors=64))
         with pytest.raises(NoSuchTensor, match="nowhere"):
-            list(on_ray(specs_of(experiment, 1, restore=("nowhere",))))
+            run(on_ray, specs_of(experiment, 1, restore=("nowhere",)))
         assert ray.is_initialized()  # a cluster that was there before stays
     finally:
         ray.shutdown()
@@ -153,9 +158,9 @@ def test_two_ranks_take_the_step_of_both_batches(experiment: Experiment, tmp_pat
 
     one = replace(experiment, task=f"{write_task(tmp_path, quiet, 'one.py')}:Regression")
     two = replace(experiment, task=f"{write_task(tmp_path, both, 'two.py')}:Regression")
-    ((_, apart),) = torchrun(specs_of(one, 1, processes=2))
-    ((_, whole),) = here(specs_of(two, 1))
+    ((_, apart),) = run(torchrun, specs_of(one, 1, processes=2))
+    ((_, whole),) = run(here, specs_of(two, 1))
     assert apart.evaluate["loss"] == pytest.approx(whole.evaluate["loss"], rel=1e-4)
     assert apart.gradient_norm == pytest.approx(whole.gradient_norm, rel=1e-4)
     with pytest.raises(NoSuchTensor, match="nowhere"):
-        list(torchrun(specs_of(one, 1, restore=("nowhere",))))
+        run(torchrun, specs_of(one, 1, restore=("nowhere",)))
