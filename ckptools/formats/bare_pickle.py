@@ -1,7 +1,8 @@
 """A pickle by itself, as ``pickle.dump`` writes it: listed inertly, with the names it holds.
 
-It has no storages, so it is no checkpoint of torch's; but people load such files, and whoever
-hides something in one counts on that.  What follows the first pickle is read for its names, too.
+Tensors in it carry their storages inside the pickle, arrays their values.  People load such files,
+and whoever hides something in one counts on that.  What follows the first pickle is read for its
+names, too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from ckptools.errors import CorruptFile
 from ckptools.formats import dcp_metadata
 from ckptools.formats.fault_list import FaultList
+from ckptools.formats.nested_storages import nested_storages
 from ckptools.formats.pickle_machine import (
     HIGHEST_PROTOCOL,
     BrokenPickle,
@@ -64,11 +66,12 @@ class BarePickle:
             first = read_pickle(source, 0)
         except BrokenPickle as error:
             raise type(error)(error.message, where=path) from None
-        uses = list(first.globals)
+        nested = nested_storages(first)
+        uses = [*nested.vouched(first.globals), *nested.globals]
         if first.end_offset < source.size:
             uses.extend(_following(source, first.end_offset, faults))
         faults.extend(first.faults)
-        faults.extend(recognise(first, {}).faults)
+        faults.extend(recognise(first, nested.storages, nested=nested.references).faults)
         if dcp_metadata.is_dcp_metadata(first):
             dcp_metadata.check(first, path, faults)
         return Container(

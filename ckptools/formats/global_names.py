@@ -58,7 +58,7 @@ numpy.random._mt19937: MT19937
 numpy.random._pcg64: PCG64 PCG64DXSM
 numpy.random._philox: Philox
 numpy.random._sfc64: SFC64
-numpy.random.bit_generator: SeedSequence ISeedSequence
+numpy.random.bit_generator: SeedSequence ISeedSequence __pyx_unpickle_SeedSequence
 numpy.random._pickle: __randomstate_ctor __generator_ctor __bit_generator_ctor
 ml_dtypes: bfloat16 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu int4
 pandas._libs.internals: _unpickle_block
@@ -246,6 +246,7 @@ mmengine.logging.history_buffer: HistoryBuffer
 mmcv.utils.config: Config ConfigDict
 addict.addict: Dict
 easydict: EasyDict
+munch: Munch DefaultMunch AutoMunch RecursiveMunch DefaultFactoryMunch
 yacs.config: CfgNode
 fvcore.common.config: CfgNode
 ml_collections.config_dict.config_dict: ConfigDict FrozenConfigDict FieldReference

@@ -62,7 +62,7 @@ def _advice(source: Source) -> str:
     """Say what the file looks like instead."""
     if source.size == 0:
         return "the file is empty"
-    head = source.read_at(0, min(8, source.size))
+    head = source.read_at(0, min(_LONGEST, source.size))
     for signature, kind in _OTHERS.items():
         if head.startswith(signature):
             return f"it looks like {kind}"
@@ -77,9 +77,10 @@ _OTHERS = {
     b"\x89HDF": "HDF5, which no PyTorch checkpoint is",
     b"\x93NUMPY": "a numpy array",
     b"GGUF": "GGUF, a format for inference",
-    b"version ht": "a Git LFS pointer: the file itself was never fetched",
+    b"version https://git-lfs": "a Git LFS pointer: git lfs pull fetches the file itself",
     b"<": "a web page or XML: the download went wrong",
 }
+_LONGEST = max(map(len, _OTHERS))
 
 
 def verify_checksums(

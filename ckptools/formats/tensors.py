@@ -75,6 +75,7 @@ def recognise(
     result: PickleResult,
     storages: Mapping[str, Storage],
     refused: Mapping[str, str] = MappingProxyType({}),
+    nested: Mapping[int, StorageReference] = MappingProxyType({}),
 ) -> Recognised:
     """Set ``Instance.value`` of every tensor, array and plain value of a pickle.
 
@@ -83,8 +84,10 @@ def recognise(
     result: the pickle as the machine read it.
     storages: where the bytes of each storage key lie; a key may be missing.
     refused: reason by key for storages that are there but not to be read.
+    nested: storages inside the pickle itself, by the identity of the call that would load them.
     """
     work = _Recogniser(storages, refused)
+    work.references.update(nested)
     work.check_storages(result.persistents)
     for instance in result.instances:
         work.recognise(instance)

@@ -79,6 +79,25 @@ class TorchLegacy:
 formats.add("torch-legacy", TorchLegacy())
 
 
+def lone_storage(source: Source) -> tuple[StorageReference, Storage, list[GlobalUse]]:
+    """Return the one storage that is all of a legacy file, and what the file names.
+
+    Raises
+    ------
+    CorruptFile: it is no such file, or not whole.
+    """
+    stream = _Stream(source)
+    stream.head()
+    content = stream.object()
+    stream.keys()
+    references = _references(content)
+    whole = [one for one in references.values() if content.root is content.persistents[0]]
+    storages = stream.storages(content)
+    if len(whole) != 1 or len(storages) != 1 or stream.faults.faults() or content.faults:
+        raise CorruptFile("no file of one storage", where=source.name)
+    return whole[0], storages[whole[0].key], stream.globals
+
+
 def is_magic(result: PickleResult) -> bool:
     """Return whether a pickle is nothing but torch's magic number."""
     return type(result.root) is int and result.root == MAGIC and not result.globals

@@ -47,9 +47,12 @@ NAMES_BUDGET = 8 << 20
 #: Text records (version, byte order, ...) are shorter.
 _LONGEST_TEXT = 4096
 
-_TEXTS = ("version", "byteorder", ".format_version", ".storage_alignment", ".data/serialization_id")
-_SCRIPT_FOLDERS = ("code/", "constants/", "extra/")
-_SCRIPT_RECORDS = ("constants.pkl", "bytecode.pkl", "mobile_debug_handles.pkl")
+_TEXTS = (
+    *("version", "byteorder", ".format_version", ".storage_alignment"),
+    *(".data/version", ".data/serialization_id"),
+)
+_SCRIPT_FOLDERS = ("code/", "constants/", "extra/", "traced_inputs/")
+_SCRIPT_RECORDS = ("constants.pkl", "bytecode.pkl", "mobile_debug_handles.pkl", "traced_inputs.pkl")
 
 
 class TorchZip:
@@ -345,11 +348,24 @@ def _prefix(entries: tuple[Entry, ...], source: Source, faults: FaultList) -> st
         return first
     pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
     if not pickles:
-        raise UnknownFormat(
-            "a zip archive without data.pkl, so no torch checkpoint",
-            where=source.name,
-            next="if it holds checkpoints, unpack it first",
-        )
+        kind, advice = _other_archive(names)
+        raise UnknownFormat(f"{kind}, so no torch checkpoint", where=source.name, next=advice)
     chosen = min(pickles, key=lambda name: (name.count("/"), name))
     faults.add("unexpected-record", chosen, say("torch would look for it in another folder"))
     return chosen.removesuffix("data.pkl")
+
+
+def _other_archive(names: set[str]) -> tuple[str, str]:
+    """Return what kind of archive has records of these names, and what to do with it."""
+    inner = {name.partition("/")[2] for name in names}
+    if {"models/model.json", "archive_format"} <= inner:
+        return (
+            "a program of torch.export",
+            "save torch.export.load(FILE).state_dict with torch.save and open that file",
+        )
+    if names and all(name.endswith(".npy") for name in names):
+        return (
+            "an archive of numpy arrays without data.pkl",
+            "save its arrays as a state dict of tensors",
+        )
+    return "a zip archive without data.pkl", "if it holds checkpoints, unpack it first"

@@ -150,7 +150,11 @@ class Assembly:
         broken = broken_tensors(node)
         start = f"{where}." if where else ""
         self.not_judged.extend(
-            say("{start}{key}: not a tensor that can be", start=start, key=key)
+            say(
+                "{start}{key}: it contradicts itself, so it was not read as a tensor",
+                start=start,
+                key=key,
+            )
             for key in broken[:SHOWN]
         )
         if len(broken) > SHOWN:

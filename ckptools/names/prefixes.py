@@ -21,7 +21,7 @@ WRAPPERS: tuple[tuple[str, ...], ...] = (
 )
 
 #: Tensors that a wrapper owns itself: they stand beside the wrapped part, not in it.
-OWN = frozenset({"n_averaged", "_flat_param"})
+OWN = frozenset({"n_averaged", "steps", "_flat_param"})
 
 #: Only so many leading segments of a name are looked at, and so many wrappers inside others.
 DEPTH, ROUNDS = 64, 8

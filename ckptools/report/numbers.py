@@ -103,6 +103,16 @@ def cell(value: Any, style: str = "text") -> str:
     """
     if value is None:
         return "–"
-    if style in _STYLES and not isinstance(value, (str, bool)):
-        return _STYLES[style](value)
-    return plain_text(value)
+    fits = _are_numbers(value) if style == "sparkline" else _is_number(value)
+    return _STYLES[style](value) if style in _STYLES and fits else plain_text(value)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool) and value.bit_length() <= LONGEST_INTEGER_BITS
+    return isinstance(value, float)
+
+
+def _are_numbers(values: Any) -> bool:
+    listed = isinstance(values, (list, tuple))
+    return listed and all(value is None or _is_number(value) for value in values)

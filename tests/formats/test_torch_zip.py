@@ -315,6 +315,37 @@ def test_torchscript_gives_its_tensors_only(tmp_path: Path) -> None:
     assert {use.grade for use in container.globals} == {"known"}
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_traced_module_keeps_its_example_inputs_to_itself(tmp_path: Path) -> None:
+    module = torch.nn.Linear(3, 2)
+    torch.jit.trace(module, torch.randn(1, 3)).save(str(tmp_path / "traced.pt"))
+    container = open_container(str(tmp_path / "traced.pt"))
+    assert container.format == "torchscript"
+    assert container.faults == ()
+    assert set(tensors(container)) == {"weight", "bias"}
+    with zipfile.ZipFile(tmp_path / "traced.pt") as archive:
+        assert any(name.endswith("traced_inputs.pkl") for name in archive.namelist())
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "advice"),
+    [
+        (["m/models/model.json", "m/archive_format"], "torch.export", "torch.save"),
+        (["a.npy", "b.npy"], "numpy arrays", "state dict"),
+        (["readme.txt"], "without data.pkl", "unpack"),
+    ],
+)
+def test_other_archives_are_called_by_their_name(
+    names: list[str], kind: str, advice: str, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "other.pt2", "w") as archive:
+        for name in names:
+            archive.writestr(name, "{}")
+    with pytest.raises(UnknownFormat, match=kind) as caught:
+        open_container(str(tmp_path / "other.pt2"))
+    assert advice in str(caught.value.next)
+
+
 # -- contradictions inside of objects --------------------------------------------------------
 
 FOUR = struct.pack("<4f", 1, 2, 3, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import random
 import zipfile
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ def seeds() -> dict[str, bytes]:
         "legacy": saved(value),
         "legacy, protocol 4": saved(value, 4),
         "tar": small(),
+        "pickled tensors": pickle.dumps({"model": dict(value["model"]), "epoch": 3}, protocol=4),
         "safetensors": safetensors.numpy.save(arrays, metadata={"format": "pt"}),
         "index": b'{"metadata": {"total_size": 9}, "weight_map": {"a": "m-1.bin", "b": "m-2.bin"}}',
     }

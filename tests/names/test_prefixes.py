@@ -17,6 +17,7 @@ from tests.builders.key_names import ALL
         (["module.a", "b"], (), ["module.a", "b"]),
         (["base_model.model.model.x"], ("base_model.model.",), ["model.x"]),
         (["n_averaged", "module.a"], ("module.",), ["n_averaged", "a"]),
+        (["steps", "module.a"], ("module.",), ["steps", "a"]),  # mmengine's average
         (["features.module.0.w", "fc.w"], ("module.",), ["features.0.w", "fc.w"]),
         (["base_model.module.model.a"], ("module.", "base_model.model."), ["a"]),
         (["module", "module.a"], (), ["module", "module.a"]),

@@ -89,3 +89,12 @@ def test_cells() -> None:
     assert cell("nan", "number") == "nan"
     assert cell(True, "integer") == "yes"
     assert cell([1.0, 2.0], "sparkline") == "▁█"
+
+
+@pytest.mark.parametrize("style", ["integer", "number", "bytes", "percent", "sparkline"])
+@pytest.mark.parametrize(
+    "value", [[None, 0.001], {"a": 1}, "text", None, True, (1, "b"), 1 << 2000]
+)
+def test_a_cell_is_printed_whatever_a_file_holds(value: object, style: str) -> None:
+    """Adafactor's eps is a pair with None; anything may stand in a file's settings."""
+    assert "\n" not in cell(value, style)
