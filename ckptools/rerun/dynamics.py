@@ -179,9 +179,20 @@ class _Training:
         if math.isfinite(norm) or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            if self.scheduler is not None:
-                self.scheduler.step()
+            self._move_schedule()
         return norm
+
+    def _move_schedule(self) -> None:
+        """Step the schedule; one that has come to its end stays there."""
+        if self.scheduler is None:
+            return
+        try:
+            self.scheduler.step()
+        except (ValueError, IndexError, ZeroDivisionError) as error:
+            self.scheduler = None
+            reason = " ".join(str(error).split())
+            note = say("the schedule is at its end, and stays there: {reason}", reason=reason)
+            self.notes += (note,)
 
     def _weights(self, terms: Sequence[str]) -> Mapping[str, float]:
         own = self.task.weights()

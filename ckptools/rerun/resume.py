@@ -18,7 +18,7 @@ from ckptools.rerun.loading import SavedState, load_state, read_state
 from ckptools.rerun.machine import Machine
 from ckptools.rerun.task import Task
 from ckptools.types.checkpoint import Checkpoint
-from ckptools.types.wording import say
+from ckptools.types.wording import Wording, say
 
 #: batches from which second moments are measured anew
 _MEASURED = 4
@@ -87,12 +87,41 @@ def resume(
         if scaler.is_enabled() and saved.scaler:
             scaler.load_state_dict(copy.deepcopy(saved.scaler))
     _rescale(optimizer, scheduler, rates)
+    still = _still(scheduler, saved, arm.state or arm.start)
     if arm.optimizer == "reset":
         optimizer.state.clear()
     if arm.optimizer == "second-moments-reset":
         _measure_second(own, trained, optimizer, arm, seed)
     _declared_rates(optimizer, scheduler, arm)
+    if still is not None:
+        return optimizer, None, scaler, (*notes, still)
     return optimizer, scheduler, scaler, notes
+
+
+def _still(
+    scheduler: Any, saved: SavedState | None, checkpoint: Checkpoint | None
+) -> Wording | None:
+    """Return why the schedule does not move within a few steps; None where it does."""
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        return say("the schedule waits for validation values: learning rates stay as they are")
+    if scheduler is not None and saved and checkpoint and counts_epochs(saved, checkpoint):
+        return say("the schedule counts epochs, and none ends here: learning rates stay as saved")
+    return None
+
+
+def counts_epochs(saved: SavedState, checkpoint: Checkpoint) -> bool:
+    """Return whether the saved schedule was stepped once an epoch, and not once a step.
+
+    Its counter is then that of the epochs, and far behind the steps of the optimizer.
+    """
+    count, run = (saved.scheduler or {}).get("last_epoch"), checkpoint.run
+    if not isinstance(count, int) or (run.epoch is not None and abs(count - run.epoch) > 1):
+        return False
+    taken = [float(slots["step"]) for slots in saved.slots.values() if "step" in slots]
+    steps = max(taken, default=run.step)
+    if steps is None:
+        return run.epoch is not None
+    return steps >= 4 * max(count, 1)
 
 
 def _loaded(
