@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 import warnings
@@ -28,7 +29,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10, help="runs of a family, at most")
     parser.add_argument("--plants", type=int, default=2, help="copies for each graded fault")
     parser.add_argument("--every", type=int, default=1, help="plant every so many-th fault only")
-    parser.add_argument("--only", default="", help="families whose name holds this")
+    parser.add_argument("--only", default="", help="families whose name this pattern finds")
     parser.add_argument("--parts", default="clean,real,faults,seventeen,tables,hashes")
     parser.add_argument("--results", type=Path, help="default: FOLDER/results.jsonl")
     parser.add_argument("--series", type=Path, help="folder of real series of checkpoints")
@@ -42,7 +43,9 @@ def main() -> int:
     os.environ["XDG_CACHE_HOME"] = str(path.with_suffix(".cache"))
     results = Results(path)
     for family in FAMILIES:
-        if options.only not in family.name or not {"train", "clean", "faults"} & set(parts):
+        if not re.search(options.only, family.name) or not {"train", "clean", "faults"} & set(
+            parts
+        ):
             continue
         start = time.process_time()
         found = list(runs(family, options.folder, options.seeds))

@@ -9,11 +9,11 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.diagnosis.counting import LIKELY, alarms, fresh, outcome, points_at, upper, wilson
+from benchmarks.diagnosis.families import HALVES
 from ckptools.rules.changes import ONE_RUN
 from ckptools.rules.registry import rules
 
 Result = dict[str, Any]
-HALVES = ("tune", "measure")
 MODES = ("single", "previous", "series")
 #: A weight fault is harmful when it raises the validation loss by more than a tenth.
 HARM = 0.0953
@@ -102,8 +102,8 @@ def rates(clean: Iterable[Result], half: str | None = None) -> dict[str, tuple[i
 
 
 def false_alarms(clean: Sequence[Result]) -> str:
-    """Return the rates of both halves, with the upper bounds, and who may say likely."""
-    tuned, measured = rates(clean, "tune"), rates(clean, "measure")
+    """Return the rates of all halves; bounds, and who may say likely, by the one that measures."""
+    tuned, seen, measured = (rates(clean, half) for half in HALVES)
     rows = []
     for code, (events, cases, hit) in measured.items():
         bound = upper(events, cases)
@@ -114,6 +114,7 @@ def false_alarms(clean: Sequence[Result]) -> str:
                 rules.get(code).name,
                 rules.get(code).confidence,
                 "{}/{}".format(*tuned[code][:2]),
+                "{}/{}".format(*seen[code][:2]),
                 f"{events}/{cases}",
                 hit,
                 f"{low:.2%} – {high:.2%}",
@@ -121,7 +122,7 @@ def false_alarms(clean: Sequence[Result]) -> str:
                 "yes" if bound < LIKELY else "",
             ]
         )
-    heads = ["code", "name", "says", "tune", "measure", "runs", "Wilson 95 %", "upper 95 %",
+    heads = ["code", "name", "says", "tune", "seen", "measure", "runs", "Wilson 95 %", "upper 95 %",
              "may say likely"]  # fmt: skip
     return tabulate(rows, heads)
 
@@ -162,7 +163,7 @@ def detection(planted: Sequence[Result], before: Any) -> str:
 
 
 def faults(planted: Sequence[Result], before: Any) -> str:
-    """Return shares found by fault and strength, over both halves."""
+    """Return shares found by fault and strength, over all halves."""
     rows = []
     groups: dict[tuple[str, str, float], list[Result]] = defaultdict(list)
     for one in planted:
@@ -223,17 +224,26 @@ def by_rule(planted: Sequence[Result], before: Any) -> str:
 
 
 def words(clean: Sequence[Result], planted: Sequence[Result], before: Any) -> str:
-    """Return for each confidence word how many alarms were true."""
-    true: Counter[tuple[str, str]] = Counter()
+    """Return for each confidence word how many alarms were true, by half."""
+    true: Counter[tuple[str, str, str]] = Counter()
     for one in planted:
         healthy = before[one["family"], one["seed"], one["epoch"]]
         for row in alarms(fresh(one["previous"]["findings"], healthy["previous"]["findings"])):
             right = points_at(row[3], _places(one))
-            true[row[2], "names the damage" if right else "names another place"] += 1
+            true[one["half"], row[2], "the damage" if right else "another place"] += 1
     for one in clean:
         if one["healthy"]:
             for row in alarms((one["previous"] or one["single"])["findings"]):
-                true[row[2], "on a healthy file"] += 1
-    kinds = ("names the damage", "names another place", "on a healthy file")
-    rows = [[word, *(true[word, kind] for kind in kinds)] for word in ("proof", "likely", "hint")]
-    return tabulate(rows, ["word", *kinds])
+                true[one["half"], row[2], "on a healthy file"] += 1
+    kinds = ("the damage", "another place", "on a healthy file")
+    rows = [
+        [half, word, *(true[half, word, kind] for kind in kinds), _told_true(true, half, word)]
+        for half in HALVES
+        for word in ("proof", "likely", "hint")
+    ]
+    return tabulate(rows, ["half", "word", *kinds, "names the damage"], disable_numparse=True)
+
+
+def _told_true(true: Counter[tuple[str, str, str]], half: str, word: str) -> str:
+    right, wrong = true[half, word, "the damage"], true[half, word, "another place"]
+    return _share(right, right + wrong)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.diagnosis.families import MODELS, Family
+from benchmarks.diagnosis.models import Lion
 from ckptools.lanes import train as lanes
 from ckptools.lanes.record import JSON_LOG
 from ckptools.lanes.settings import RATES
@@ -24,6 +26,8 @@ from tests.builders.small_models import BATCH, _settle, cross_entropy, vector_ba
 #: Validation uses the stream's batches from here on, which training never reaches.
 _VALIDATION = 400
 RECORD = "run.json"
+#: Precisions in which weights and states themselves are kept.
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 #: How much worse than its neighbours a healthy checkpoint may validate.
 TREND = 1.10
 
@@ -57,15 +61,26 @@ def healthy(losses: list[float | None]) -> list[bool]:
     return kept
 
 
-def groups(model: nn.Module, split: bool) -> list[dict[str, Any]]:
+def groups(model: nn.Module, family: Family) -> list[dict[str, Any]]:
     """Return the optimizer's groups with the names of their parameters."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    if not split:
+    if family.layered:
+        return _layered(named, family.lr)
+    if not family.split:
         return [{"named": named}]
     return [
         {"named": [(n, p) for n, p in named if p.ndim > 1], "weight_decay": 0.01},
         {"named": [(n, p) for n, p in named if p.ndim == 1], "weight_decay": 0.0},
     ]
+
+
+def _layered(named: list[tuple[str, nn.Parameter]], lr: float) -> list[dict[str, Any]]:
+    """Return a group for each block and each outer module; the first are the slowest."""
+    found: dict[str, list[Any]] = {}
+    for name, parameter in named:
+        found.setdefault(".".join(name.split(".")[:-1][:2]), []).append((name, parameter))
+    rates = (lr * 0.8 ** (len(found) - place) for place in range(1, len(found) + 1))
+    return [{"named": one, "lr": rate} for one, rate in zip(found.values(), rates, strict=True)]
 
 
 def scheduler(family: Family, optimizer: torch.optim.Optimizer) -> Any:
@@ -81,6 +96,15 @@ def scheduler(family: Family, optimizer: torch.optim.Optimizer) -> Any:
         "one-cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(
             optimizer, family.lr, total_steps=total + 1
         ),
+        "restarts": lambda: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(
+            optimizer, 2 * family.steps
+        ),
+        "plateau": lambda: torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.5, patience=0, threshold=0.05
+        ),
+        "noam": lambda: torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / 40, ((step + 1) / 40) ** -0.5)
+        ),
     }
     return kinds[family.schedule]()
 
@@ -92,20 +116,18 @@ def build(family: Family, seed: int) -> tuple[nn.Module, Iterator[Any]]:
     model = make()
     if family.model == "lora":
         _settle(model, batches(seed))
-    return model, batches(seed)
+    for name, parameter in model.named_parameters():
+        if name.startswith(family.frozen or "\0"):
+            parameter.requires_grad_(False)
+    return model.to(DTYPES.get(family.precision, torch.float32)), batches(seed)
 
 
 def _train(family: Family, seed: int, folder: Path) -> dict[str, Any]:
     model, stream = build(family, seed)
-    if family.precision == "bf16":
-        model = model.to(torch.bfloat16)
-    chosen = groups(model, family.split)
+    chosen = groups(model, family)
     names = [name for group in chosen for name, _ in group["named"]]
-    given = [
-        {"params": [p for _, p in group.pop("named")], **group} for group in chosen
-    ]  # fmt: skip
-    optimizer = getattr(torch.optim, family.optimizer)(given, lr=family.lr, **family.options)
-    schedule = scheduler(family, optimizer)
+    optimizer = _optimizer(family, chosen)
+    course = _Course(model, optimizer, scheduler(family, optimizer), _scaler(family), {})
     check = validation(family, seed)
     files, losses = [], []
     for epoch in range(family.epochs + 1):
@@ -113,30 +135,72 @@ def _train(family: Family, seed: int, folder: Path) -> dict[str, Any]:
             model.train()
             steps = family.steps_until(epoch) - family.steps_until(epoch - 1)
             for batch in islice(stream, steps):
-                _step(family, model, optimizer, schedule, batch)
+                _step(family, course, batch)
         files.append(folder / f"epoch_{epoch}.pth")
         losses.append(check(model))
-        _save(family, files[-1], epoch, model, optimizer, schedule, seed)
+        if epoch and family.schedule == "plateau":
+            course.schedule.step(losses[-1])
+        _save(family, files[-1], epoch, course, seed)
     return _record(files, losses, {"optimizer": names})
 
 
-def _step(family: Family, model: nn.Module, optimizer: Any, schedule: Any, batch: Any) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss_of(family, model, batch).backward()
+@dataclass(frozen=True)
+class _Course:
+    """What a training moves along: model, optimizer, schedule, loss scaler, averages of weights."""
+
+    model: nn.Module
+    optimizer: Any
+    schedule: Any
+    scaler: Any
+    average: dict[str, Tensor]
+
+
+def _optimizer(family: Family, chosen: list[dict[str, Any]]) -> Any:
+    make = Lion if family.optimizer == "Lion" else getattr(torch.optim, family.optimizer)
+    given = []
+    for group in chosen:
+        named = group.pop("named")
+        given.append({"params": named if family.named else [p for _, p in named], **group})
+    return make(given, lr=family.lr, **family.options)
+
+
+def _scaler(family: Family) -> Any:
+    return torch.amp.GradScaler(
+        "cpu", 2.0**20, growth_interval=20, enabled=family.precision == "scaled"
+    )
+
+
+def _follow(average: dict[str, Tensor], weights: dict[str, Tensor], decay: float) -> None:
+    for name, value in weights.items():
+        known = average.setdefault(name, value.detach().clone())
+        if value.is_floating_point():
+            known.lerp_(value, 1 - decay)
+        else:
+            known.copy_(value)
+
+
+def _step(family: Family, course: _Course, batch: Any) -> None:
+    course.optimizer.zero_grad(set_to_none=True)
+    course.scaler.scale(loss_of(family, course.model, batch)).backward()
     if family.clip is not None:
-        nn.utils.clip_grad_norm_(model.parameters(), family.clip)
-    optimizer.step()
-    if schedule is not None:
-        schedule.step()
+        course.scaler.unscale_(course.optimizer)
+        nn.utils.clip_grad_norm_(course.model.parameters(), family.clip)
+    course.scaler.step(course.optimizer)
+    course.scaler.update()
+    if course.schedule is not None and family.schedule != "plateau":
+        course.schedule.step()
+    if family.ema is not None:
+        _follow(course.average, course.model.state_dict(), family.ema)
 
 
 def loss_of(family: Family, model: nn.Module, batch: Any) -> Tensor:
     """Return the loss of a batch in the family's precision."""
     x, target = batch
-    if family.precision == "bf16":
-        x = x.to(torch.bfloat16) if x.is_floating_point() else x
+    if family.precision in DTYPES:
+        x = x.to(DTYPES[family.precision]) if x.is_floating_point() else x
         return functional.cross_entropy(model(x).flatten(0, -2).float(), target.flatten())
-    with torch.autocast("cpu", torch.bfloat16, enabled=family.precision == "amp"):
+    computed = torch.float16 if family.precision == "scaled" else torch.bfloat16
+    with torch.autocast("cpu", computed, enabled=family.precision in ("amp", "scaled")):
         return cross_entropy(model, batch)
 
 
@@ -154,16 +218,8 @@ def validation(family: Family, seed: int) -> Callable[[nn.Module], float]:
     return check
 
 
-def _save(
-    family: Family,
-    path: Path,
-    epoch: int,
-    model: nn.Module,
-    optimizer: Any,
-    schedule: Any,
-    seed: int,
-) -> None:
-    weights = model.state_dict()
+def _save(family: Family, path: Path, epoch: int, course: _Course, seed: int) -> None:
+    weights, schedule = course.model.state_dict(), course.schedule
     if family.precision == "fp16-file":
         weights = {
             name: value.half() if value.is_floating_point() else value
@@ -171,11 +227,15 @@ def _save(
         }
     state = {
         "model": weights,
-        "optimizer": optimizer.state_dict(),
+        "optimizer": course.optimizer.state_dict(),
         "epoch": epoch,
         "global_step": family.steps_until(epoch),
         "args": {"lr": family.lr, "seed": seed, "clip": family.clip},
     }
+    if family.ema is not None:
+        state["model_ema"] = course.average or weights
+    if course.scaler.is_enabled():
+        state["scaler"] = course.scaler.state_dict()
     if schedule is not None:
         state["scheduler"] = {k: v for k, v in schedule.state_dict().items() if not callable(v)}
     torch.save(state, path)

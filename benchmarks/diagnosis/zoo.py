@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.diagnosis.families import MEASURE, MODELS, Family
+from benchmarks.diagnosis.families import MODELS, TUNE, Family
 from benchmarks.diagnosis.faults import FAULTS, Fault, Inapplicable
 from benchmarks.diagnosis.judging import judged, series
 from benchmarks.diagnosis.patients import Patient, read
-from benchmarks.diagnosis.training import RECORD, healthy, run, validation
+from benchmarks.diagnosis.training import DTYPES, RECORD, healthy, run, validation
 
 Result = dict[str, Any]
 #: Faults are planted in so many runs of a family, whose files are judged by themselves, too.
@@ -64,7 +64,7 @@ class Results:
 
 def runs(family: Family, folder: Path, seeds: int) -> Iterator[Run]:
     """Train what is missing and iterate over the family's runs; tuning needs half as many."""
-    seeds = seeds if family.half == MEASURE else (seeds + 1) // 2
+    seeds = (seeds + 1) // 2 if family.half == TUNE else seeds
     slug = family.name.replace(",", "").replace(" ", "-").lower()
     for seed in range(min(seeds, family.seeds or seeds)):
         place = folder / "runs" / slug / f"seed_{seed}"
@@ -186,9 +186,7 @@ def _harm(one: Run, epoch: int, patient: Patient) -> float | None:
     before = one.losses[epoch]
     if one.family.model in ("gan", "lanes-small", "lanes-full") or not before:
         return None
-    model = MODELS[one.family.model][0]()
-    dtype = torch.bfloat16 if one.family.precision == "bf16" else torch.float32
-    model = model.to(dtype)
+    model = MODELS[one.family.model][0]().to(DTYPES.get(one.family.precision, torch.float32))
     model.load_state_dict(patient.weights)
     loss = validation(one.family, one.seed)(model)
     return math.log(loss / before) if math.isfinite(loss) and loss > 0 else 99.0
