@@ -70,6 +70,7 @@ class Laws:
     samples: weights and running means.
     names, shapes: of the candidates.
     owner: slot of each candidate, or None where the hypothesis gives it none.
+    guarded: whether a balance that coupled weight decay alone may bring about does not count.
     """
 
     def __init__(
@@ -78,11 +79,12 @@ class Laws:
         names: Sequence[str],
         shapes: Sequence[Shape],
         owner: Sequence[int | None],
+        guarded: bool = True,
     ) -> None:
         self.units = units(names, shapes)
         self.ends = Ends(samples, shapes, self.units, owner)
         self.variants = [self.ends]
-        if samples.coupled:
+        if samples.coupled and guarded:
             self.variants.append(Ends(samples, shapes, self.units, owner, True))
         self._shapes = shapes
         self._owner = owner

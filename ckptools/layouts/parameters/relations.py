@@ -120,7 +120,12 @@ def units(names: Sequence[str], shapes: Sequence[Shape]) -> list[Unit]:
 def _unit(index: int, bias: int | None, name: str, shape: Shape) -> Unit:
     matrix = len(shape) >= 2
     transposed = matrix and _TRANSPOSED.search(name) is not None
-    return Unit(index, bias, not matrix, transposed, re.sub(r"\d+", "#", name))
+    return Unit(index, bias, not matrix, transposed, numberless(name))
+
+
+def numberless(name: str) -> str:
+    """Return a name with its numbers removed: alike for siblings."""
+    return re.sub(r"\d+", "#", name)
 
 
 def folds(first: int, second: int, *, rotary: bool) -> list[tuple[Fold, Fold]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,13 +13,15 @@ from tests.builders.optimizer_puzzles import (
     ArrayMoves,
     Puzzle,
     Score,
+    block_of,
+    by_first_sight,
     lone_swaps,
     parameters,
     puzzle,
     puzzles,
     split,
 )
-from tests.builders.small_models import Snapshot
+from tests.builders.small_models import Snapshot, train
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +126,27 @@ def test_a_module_whose_moments_are_anothers_loses_its_names(runs: dict[str, Sna
     for name in swaps[0]:
         assert answer.standings[one.truth.index(name)] == "ambiguous"
         assert answer.candidates[one.truth.index(name)] is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3},
+        {"optimizer": "Adam", "weight_decay": 0.02},
+    ],
+    ids=["SGD", "Adam with coupled decay"],
+)
+def test_blocks_that_began_as_copies_are_told_apart(options: dict[str, Any]) -> None:
+    (now,) = train("encoder", (160,), **options)
+    names = parameters(now)
+    blocks = by_first_sight(names, block_of)
+    for groups in (
+        blocks[::-1],
+        [[n for n in names if block_of(n) not in (0, 1)]],
+        [[n for n in names if block_of(n) != 0]],
+    ):
+        one = puzzle("copies", now, groups)
+        score = Score.of(one, decide(one.problem, one.places, one.values))
+        assert score.counts["by_order wrong"] == 0
+        assert score.wrong_sure == []
+        assert score.right >= 0.85
