@@ -39,6 +39,10 @@ NEEDS: dict[str, tuple[Callable[[Evidence], bool], str]] = {
         lambda evidence: bool(evidence.before),
         say("no update before the last one is known (ckptools timeline)"),
     ),
+    "past": (
+        lambda evidence: len(evidence.earlier) > 1,
+        say("no checkpoint before the earlier one was given (ckptools timeline)"),
+    ),
     "states": (
         lambda evidence: evidence.states is not None,
         say("optimizer states were not held against their bounds"),
