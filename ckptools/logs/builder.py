@@ -216,13 +216,13 @@ class Builder:
 
     def state(self, statement: Statement) -> None:
         """Note a statement; of one kind no more than the last thousand are kept."""
-        self._stated += 1
+        self._stated += statement.kind != "setting"
         kept = self._statements.setdefault(statement.kind, deque(maxlen=_STATEMENTS))
         kept.append((self._stated, statement))
 
     @property
     def stated(self) -> int:
-        """Number of statements so far."""
+        """Number of statements so far, settings left out: alone they make no log."""
         return self._stated
 
     def build(self) -> Log:
@@ -253,8 +253,9 @@ class Builder:
     ) -> NDArray[np.int32]:
         """Return phase, layer, term and key of each value that entries of one kind have."""
         table = np.empty((4, len(names)), np.int32)
+        closing = "train_samples_per_second" in names  # Hugging Face's summary of the whole run
         for number, key in enumerate(names):
-            means = self._meaning(key)
+            means = self._meaning("平均train_loss" if closing and key == "train_loss" else key)
             layer = UNKNOWN if means.layer is None else means.layer
             table[:, number] = phases(means.phase or phase), layer, terms(means.term), keys(key)
         return table

@@ -25,6 +25,8 @@ SIMPLE = (
 _FEW = 16
 #: terms that can be searched; beyond that chance reproduces any total
 MOST_SEARCHED = 4
+#: combinations of simple numbers that give the same totals and of which the simplest means nothing
+_TOO_MANY = 20
 #: standard deviations within which a weight of the fit must lie to be one number and no other
 _SURE = 5.0
 
@@ -104,6 +106,8 @@ def recover(systems: Sequence[Equations]) -> Recovered | None:
     if fitted is not None:
         return fitted
     found = _search(joined)
+    if len(found) > _TOO_MANY:
+        return Recovered({}, False, "undetermined", 0.0, len(found))
     if found:
         return _recovered(joined, found[0], "simplest numbers", found)
     return None if _contradicted(joined) else Recovered({}, False, "undetermined", 0.0)

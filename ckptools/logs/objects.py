@@ -12,7 +12,7 @@ from ckptools.logs.builder import Builder
 PLACES = {
     "epoch": ("epoch", "current_epoch"),
     "iter": ("iter", "iteration"),
-    "step": ("step", "global_step", "_step", "trainer/global_step"),
+    "step": ("step", "global_step", "_step", "trainer/global_step", "current_steps", "num_updates"),
     "phase": ("mode", "phase", "split"),
 }
 _PLACE_KEYS = {name for names in PLACES.values() for name in names}

@@ -6,8 +6,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ckptools.errors import CorruptFile, OpenError, UnknownFormat
+from ckptools.errors import CkptoolsError, CorruptFile, OpenError, UnknownFormat
 from ckptools.logs.builder import Builder
+from ckptools.logs.encodings import as_utf8
 from ckptools.logs.registry import readers
 from ckptools.logs.shapes import LONGEST_LINE
 from ckptools.logs.terms import patterns as compiled
@@ -39,19 +40,41 @@ def read(*paths: str | Path, patterns: Sequence[str] = ()) -> Log:
 
 def _read_one(path: Path, builder: Builder) -> None:
     head = _head(path)
-    ordered = sorted(readers.items(), key=lambda item: (item[1].order, item[0]))
-    kind, reader = next(((k, r) for k, r in ordered if r.sniff(head)), (None, None))
     before = builder.count + builder.stated
-    if kind is not None and reader is not None:
-        builder.start(str(path), kind)
-        reader.read(path, builder)
-        builder.finish()
+    with as_utf8(path, head) as plain:
+        if plain == path:
+            _read_plain(path, path, head, builder)
+        else:
+            _read_copy(path, plain, builder)
     if builder.count + builder.stated == before:
         raise UnknownFormat(
             "no training values found in it",
             where=str(path),
             next="ckptools log reads text, JSON, JSONL, CSV, TensorBoard and wandb logs",
         )
+
+
+def _read_plain(path: Path, plain: Path, head: bytes, builder: Builder) -> None:
+    """Read the log at ``path``, whose text lies at ``plain``."""
+    ordered = sorted(readers.items(), key=lambda item: (item[1].order, item[0]))
+    kind, reader = next(((k, r) for k, r in ordered if r.sniff(head)), (None, None))
+    if kind is not None and reader is not None:
+        builder.start(str(path), kind)
+        reader.read(plain, builder)
+        builder.finish()
+
+
+def _read_copy(path: Path, plain: Path, builder: Builder) -> None:
+    """Read a log by its temporary copy, and speak of itself."""
+    told = len(builder.not_read)
+    try:
+        _read_plain(path, plain, _head(plain), builder)
+    except CkptoolsError as error:
+        where = error.where and error.where.replace(str(plain), str(path))
+        raise type(error)(error.message, where=where, next=error.next) from error
+    builder.not_read[told:] = [
+        one.replace(str(plain), str(path)) for one in builder.not_read[told:]
+    ]
 
 
 def _head(path: Path) -> bytes:

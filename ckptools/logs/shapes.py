@@ -9,6 +9,7 @@ A number is ``[+-]digits[.digits][e[+-]digits]`` that does not stand inside of a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +43,8 @@ _SEPARATES = np.array([b in b" \t\n:=,[({\"'\x9a" for b in range(256)])
 _POWERS = 10 ** np.arange(17, dtype=np.int64)
 _TENS = 10.0 ** np.arange(_EXACT_POWER + 1)
 _DOT = 46
+#: what colours text and moves the cursor of a terminal
+_ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 
 
 @dataclass(frozen=True)
@@ -284,10 +287,15 @@ def decoded(line: bytes) -> str:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """Yield a text file in blocks of whole lines; a carriage return ends a line, too."""
+    """Yield a text file in blocks of whole lines; a carriage return ends a line, too.
+
+    What colours text on a terminal is left out.
+    """
     line = 1
     with path.open("rb") as file:
         for text in _pieces(file):
+            if b"\x1b" in text:
+                text = _ESCAPES.sub(b"", text)
             if b"\r" in text:
                 text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
             if not text.endswith(b"\n"):

@@ -9,10 +9,15 @@ from ckptools.types.records import Statement
 
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 EPOCH = re.compile(
-    r"(?:\bepoch|轮次)\s*[:#：]?\s*\[?\s*(\d{1,15}(?:\.\d{1,15})?)|第\s*(\d{1,15})\s*(?:轮|个?epoch)",
+    r"(?:\bepoch|轮次|轮数(?=\D{1,4}\d+\s*/)|\btrain:(?=\s*\d+\s*\[))\s*[:#：]?\s*\[?\s*"
+    r"(\d{1,15}(?:\.\d{1,15})?)|第\s*(\d{1,15})\s*(?:轮|个?epoch)",
     re.I,
 )
-STEP = re.compile(r"\b(?:global[_ ])?(?:step|iter(?:ation)?)\s*[:=#]?\s*\[?\s*(\d{1,18})", re.I)
+STEP = re.compile(
+    r"(?:\b(?:global[_ ])?(?:step|iter(?:ation)?)|\bnum_updates|(?<!总)步数|迭代(?:次数)?)"
+    r"\s*[:：=#]?\s*\[?\s*(\d{1,18})",
+    re.I,
+)
 
 _WEIGHT_NUMBER = r"(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})"
 _LIST = re.compile(

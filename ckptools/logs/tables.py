@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -17,6 +18,7 @@ from ckptools.types.records import UNKNOWN, Log, Part
 
 #: entries used to recover weights; more add no digits
 MOST_ENTRIES = 2000
+_LOSS = re.compile(r"loss|损失", re.I)
 #: entries of a table
 MOST_ROWS = 20_000
 
@@ -37,12 +39,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Tables:
-    """Training entries by columns of (layer, term); NaN where an entry lacks a value."""
+    """Training entries by columns of (layer, term); NaN where an entry lacks a value.
+
+    ``called`` are the columns that the log calls losses; where it does so with some that belong to
+    no layer, the others (memory, speed, norms) are none.
+    """
 
     columns: tuple[tuple[int, str], ...]
     values: NDArray[np.float64]
     units: NDArray[np.float64]
     epochs: NDArray[np.float64]
+    called: frozenset[tuple[int, str]] = frozenset()
 
     @cached_property
     def _index(self) -> dict[tuple[int, str], int]:
@@ -52,21 +59,33 @@ class Tables:
         return self._index.get((UNKNOWN, term))
 
     @cached_property
+    def losses(self) -> tuple[tuple[int, str], ...]:
+        """Columns that may be parts of a total: of no layer, those that the log calls losses."""
+        found = [one for one in self.columns if is_loss(one[1])]
+        named = any(layer < 0 and (layer, term) in self.called for layer, term in found)
+        return tuple(one for one in found if one[0] >= 0 or not named or one in self.called)
+
+    @cached_property
     def layers(self) -> tuple[int, ...]:
         """Indices of the auxiliary layers."""
-        return tuple(
-            sorted({layer for layer, term in self.columns if layer >= 0 and is_loss(term)})
-        )
+        return tuple(sorted({layer for layer, _ in self.losses if layer >= 0}))
 
     def main_totals(self) -> Equations | None:
         """Return total = Σ weight · main term, where auxiliary losses have a total of their own.
 
         Without one the layers are a part of the total, and each is a term of its own.
         """
+        found = self._main_totals(self.losses)
+        every = tuple(one for one in self.columns if is_loss(one[1]))
+        if found is None or every == self.losses or found.fits(np.ones(len(found.terms))):
+            return found
+        wider = self._main_totals(every)  # recon_loss + kl: not all are called so
+        return wider if wider is not None and wider.fits(np.ones(len(wider.terms))) else found
+
+    def _main_totals(self, among: tuple[tuple[int, str], ...]) -> Equations | None:
+        """Return the equations of the totals with the losses among some columns."""
         apart = self._column("aux_total") is not None
-        losses = [
-            column for column in self.columns if is_loss(column[1]) and (column[0] < 0 or not apart)
-        ]
+        losses = [column for column in among if column[0] < 0 or not apart]
         total = self._column("total")
         if total is None or not losses:
             return None
@@ -77,11 +96,11 @@ class Tables:
         """Return aux total = Σ over terms of weight · (Σ layer weight · loss of the layer)."""
         total = self._column("aux_total")
         layers = self.layers
-        terms = tuple(t for layer, t in self.columns if layer == layers[0] and is_loss(t))
+        terms = tuple(term for layer, term in self.losses if layer == layers[0])
         complete = [t for t in terms if all((n, t) in self._index for n in layers)]
         if total is None or len(complete) != len(terms):
             return None
-        main = tuple(term for layer, term in self.columns if layer < 0 and is_loss(term))
+        main = tuple(term for layer, term in self.losses if layer < 0)
         ordered = main if set(main) == set(terms) else terms
         columns = [[self._index[layer, term] for layer in layers] for term in ordered]
         return self._equations(ordered, columns, total, weights)
@@ -121,7 +140,7 @@ class Tables:
 
     def last_with_layers(self) -> Entry | None:
         """Return the last entry in which every layer has its losses."""
-        losses = [i for i, (layer, term) in enumerate(self.columns) if layer >= 0 and is_loss(term)]
+        losses = [self._index[column] for column in self.losses if column[0] >= 0]
         if not losses:
             return None
         filled = np.isfinite(self.values[:, losses]).sum(axis=1)
@@ -175,7 +194,7 @@ def tables_of(log: Log) -> Tables:
         for name, column in zip(names, columns, strict=True):
             found[name].append(column[phase == train])
     joined = {n: np.concatenate(some) if some else np.empty(0, int) for n, some in found.items()}
-    return _table(log, joined)
+    return _table(log, joined, _called(log))
 
 
 def _chosen(log: Log, part: Part, pieces: NDArray[np.bool_]) -> Part:
@@ -187,7 +206,19 @@ def _chosen(log: Log, part: Part, pieces: NDArray[np.bool_]) -> Part:
     return Part(**{n: c[values if n in ("value", "digit") else pieces] for n, c in columns.items()})
 
 
-def _table(log: Log, columns: dict[str, NDArray[Any]]) -> Tables:
+def _called(log: Log) -> frozenset[tuple[int, str]]:
+    """Return layer and term of what the log calls a loss."""
+    return frozenset(
+        (int(layer), log.terms[term])
+        for kind in log.kinds
+        for _, layer, term, key in kind.T
+        if _LOSS.search(log.keys[key])
+    )
+
+
+def _table(
+    log: Log, columns: dict[str, NDArray[Any]], called: frozenset[tuple[int, str]]
+) -> Tables:
     entries, row = _numbered(columns["run"], columns["row"])
     pairs, column = _numbered(columns["layer"], columns["term"])
     values = np.full((len(entries), len(pairs)), np.nan)
@@ -197,7 +228,7 @@ def _table(log: Log, columns: dict[str, NDArray[Any]]) -> Tables:
     epochs = np.full(len(entries), np.nan)
     epochs[row] = columns["epoch"]
     names = tuple((int(layer), log.terms[term]) for layer, term in pairs)
-    return Tables(names, values, units, epochs)
+    return Tables(names, values, units, epochs, called)
 
 
 def _index(names: tuple[str, ...], name: str) -> int:

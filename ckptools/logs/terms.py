@@ -29,9 +29,16 @@ _PHASES = (
     ("test", _phase("test", "测试")),
     ("train", _phase("train(?:ing)?", "训练")),
 )
+_AVERAGE = re.compile(r"^(?:平均|avg_|(?:average|mean)_(?=.*loss))", re.I)
 _NAMED = {
     "损失": "total",
     "总损失": "total",
+    "损失值": "total",
+    "lm_loss": "total",
+    "loss_step": "total",
+    "step_loss": "total",
+    "reduced_train_loss": "total",
+    "loss_epoch": "total_epoch",
     "loss_total": "total",
     "total_loss": "total",
     "loss": "total",
@@ -44,10 +51,12 @@ _NAMED = {
     "准确率": "accuracy",
     "acc": "accuracy",
     "学习率": "lr",
+    "lr": "lr",
     "learning_rate": "lr",
     "梯度范数": "grad_norm",
     "gradient_norm": "grad_norm",
     "gradnorm": "grad_norm",
+    "gnorm": "grad_norm",
     "最大梯度": "grad_norm",
     "最小梯度": "grad_norm",
     "max_gradient": "grad_norm",
@@ -63,7 +72,7 @@ _NAMED = {
 }
 #: what stands in a log beside losses and never belongs into a total
 _NOT_A_LOSS = re.compile(
-    r"^(?:total|aux_total|gradient_warning|(?:base_|train_)?lr(?:[/_.].*)?|grad_norm.*|time|data_time|memory|eta|epoch|"
+    r"^(?:total|total_.*|aux_total|best.*|.*_best|gradient_warning|(?:base_|train_)?lr(?:[/_.].*)?|grad_norm.*|time|data_time|memory|eta|epoch|"
     r"iter|step|accuracy|.*_?acc(?:uracy)?|.*map.*|.*runtime|.*_per_second|n_parameters|clipped|"
     r"(?:loss_|grad_|amp_|scaler_)?scale|loss_scaler|class_error|valid.*|total_flos|.*unscaled|momentum|.*_ema|cardinality.*|.*ratio)$",
     re.I,
@@ -149,7 +158,7 @@ def meaning(key: str) -> Meaning:
     """
     rest, phase = key.strip().replace(" ", "_"), None
     average = rest.startswith("平均")
-    rest = rest.removeprefix("平均").removeprefix("avg_")
+    rest = _AVERAGE.sub("", rest)
     for name, pattern in _PHASES:
         shorter = pattern.sub("", rest)
         if shorter not in (rest, ""):

@@ -53,10 +53,10 @@ class Statement:
 
     Attributes
     ----------
-    kind: layer-weights, clip, warnings or steps; of a plan: plan (layer weights), plan-last (so
-        many layers), plan-clip or expected (a range).
+    kind: layer-weights, clip, warnings, steps or setting (of a printed configuration); of a plan:
+        plan (layer weights), plan-last (so many layers), plan-clip or expected (a range).
     values: the numbers, in the order of the text.
-    where: section of the text, for plans the plan's title.
+    where: section of the text, for plans the plan's title, for settings the setting's name.
     epoch: the epoch that it is about, or None.
     line: number of the line, from 1.
     text: the line.

@@ -75,6 +75,9 @@ class Logged:
             "entries": log.entries,
             "segments": log.segments,
             "keys": _keys(log),
+            "settings": {
+                one.where: one.values[0] for one in log.statements if one.kind == "setting"
+            },
             "losses": _losses(self.audit),
             "shares": self.audit.shares,
             "layer_ratios": self.audit.layer_ratios,

@@ -9,9 +9,13 @@ import pytest
 
 from ckptools.errors import OpenError, UnknownFormat
 from ckptools.logs import read
+from ckptools.logs.builder import Builder
 from ckptools.logs.gradients import warnings_of
+from ckptools.logs.readers.free_text import FreeText
+from tests.builders import mm_logs
 from tests.builders.shared import shared
 from tests.builders.training_records import LAYERS, RECORD, log_of
+from tests.logs.test_learning import both
 
 
 def triples(text: str) -> list[tuple[float | None, str, float]]:
@@ -141,7 +145,7 @@ def test_configurations_are_no_values() -> None:
 def test_values_under_a_carriage_return_are_each_read() -> None:
     text = "".join(f"\rEpoch 1: step {i}/9 loss: {i}.5" for i in range(20)) + "\n"
     log = log_of(text)
-    assert [one.step for one in log] == list(range(20))
+    assert [one.iter for one in log] == list(range(20))
     assert log.segments == 1
 
 
@@ -161,3 +165,67 @@ def test_warnings_that_are_printed_one_by_one_are_counted() -> None:
     assert found is not None
     assert found.share_of_checks is not None
     assert found.share_of_checks < 1.0
+
+
+DUMP = "lr: 0.0005\nloss_cls: 2.0\nloss_pts: 5.0\nmax_epochs: 24\n"
+EPOCHS = "".join(f"Epoch {one} loss: {one}.5 loss_cls: 0.25\n" for one in range(1, 20))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        DUMP,
+        f"==== config ====\n{DUMP}================\n",
+        f"==== config ====\n{DUMP}",
+        f"## 参数配置\n{DUMP}",
+        f"Arguments:\n{DUMP}",
+        f"2024-01-01 10:00:00 INFO 训练参数：\n{DUMP}\n",
+        "Namespace(lr=0.0005, loss_cls=2.0, max_epochs=24, seed=0)\n",
+        "hyperparameters: lr=0.0005, loss_cls=2.0, max_epochs=24, batch_size=4\n",
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_a_dump_of_settings_is_no_measurement(head: str, together: bool, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text(head + EPOCHS, encoding="utf-8")
+    builder = Builder()
+    builder.start(str(path), "text")
+    FreeText().read(path, builder, together=together)
+    builder.finish()
+    log = builder.build()
+    assert [one.value for one in log if one.term == "total"] == [e + 0.5 for e in range(1, 20)]
+    assert {one.value for one in log if one.term == "cls"} == {0.25}
+    assert len(log) == 2 * 19
+    named = {one.where: one.values for one in log.statements if one.kind == "setting"}
+    if "Namespace" not in head:
+        assert named["loss_cls"] == (2.0,)
+        assert named["max_epochs"] == (24.0,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "loss: 0.5\nacc: 0.9\nlr: 0.001\n" + EPOCHS,  # the first epoch is printed at its end
+        "# Report\nloss: 0.5\nbatch_size: 16\nmax_epochs: 24\nacc: 0.9\nlr: 0.001\n" + EPOCHS,
+    ],
+)
+def test_values_before_the_first_place_are_kept(text: str) -> None:
+    assert [one.value for one in log_of(text)][:3] >= [0.5, 0.9, 0.001]
+    assert triples(text)[0] == (None, "total", 0.5)
+
+
+def test_a_text_without_any_place_is_read() -> None:
+    found = triples("loss: 0.5\nacc: 0.9\nlr: 0.001\n")
+    assert found == [(None, "total", 0.5), (None, "accuracy", 0.9), (None, "lr", 0.001)]
+
+
+def test_settings_alone_are_no_log() -> None:
+    with pytest.raises(UnknownFormat):
+        log_of("Arguments:\nlr: 0.0005\nmax_epochs: 24\n")
+
+
+def test_many_lines_without_a_place_are_not_all_held_back(tmp_path: Path) -> None:
+    text = "".join(f"loss_a: {i}.5 loss_b: 0.25\n" for i in range(3000))
+    together, alone = both("text", mm_logs.write(tmp_path / "x", text))
+    assert len(together[0]) == 6000
+    assert together == alone

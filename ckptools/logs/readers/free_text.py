@@ -1,8 +1,8 @@
 """Free text, English or Chinese: what programs print and what people write down.
 
-A value is ``name: number`` or ``name=number`` with either kind of colon.  Epochs come from
-headings (``## Epoch 13``, ``第3轮``, ``轮次 [3/10]``) and hold until the next one; an epoch or step
-in parentheses holds for its line.  Plans and hypotheses are no measurements.
+Epochs come from headings (``## Epoch 13``, ``第3轮``, ``轮次 [3/10]``) and hold until the next one;
+an epoch or step in parentheses holds for its line.  Plans, hypotheses and printed settings are no
+measurements.
 """
 
 from __future__ import annotations
@@ -17,59 +17,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptools.logs import hyperparameters
 from ckptools.logs.builder import Builder, last_digit
 from ckptools.logs.learning import STRANGE, TALK, Learner, Lines, Said, Span, by_line, read_lines
+from ckptools.logs.printed import HOLDS, REMARK, is_value, said
 from ckptools.logs.reading import looks_like_text
 from ckptools.logs.registry import readers
-from ckptools.logs.statements import EPOCH, NUMBER, STEP, statements
+from ckptools.logs.statements import EPOCH, NUMBER, statements
 from ckptools.types.records import UNKNOWN
 
-_WORD = r"(?<![A-Za-z_\u4e00-\u9fff])[A-Za-z_\u4e00-\u9fff][\w./\u4e00-\u9fff-]{0,120}"
-_LEAD = (
-    r"(?:(?:train(?:ing)?|val(?:idation)?|test|eval|avg|average|mean|total|aux(?:iliary)?|gradient|"
-    r"grad|learning|largest|smallest|max(?:imum)?|min(?:imum)?|valid|main)\s+){0,2}"
-)
-_PAIR = re.compile(
-    rf"(?:(?<![\d.])|(?![eE][-+\d]))({_LEAD}{_WORD})(?:\s*[(（][^()（）]{{1,12}}[)）])?\s*[:：=]\s*"
-    rf"({NUMBER}|[-+]?(?:nan|inf(?:inity)?)\b)"
-    r"(?![\d.]|e[-+]?\d|[-/:]\d|\s*(?:/|days?\b|[-–~至到]\s*\d|to\s+\d))",
-    re.I,
-)
-_LAYER = re.compile(
-    r"^\W*(?:layer\s*|层\s*|第\s*(?=\d+\s*层))(\d{1,4})\s*层?\s*[:：]?\s*(?=[A-Za-z\u4e00-\u9fff])",
-    re.I,
-)
-_ITER = re.compile(r"\[\s*\d+(?:/\d+)?\s*\]\s*\[\s*(\d{1,18})\s*/|\[\s*(\d{1,18})/\d+ \(\d+%\)\]")
-#: what may stand before an epoch that holds on: nothing, a time, a word of the kind of line
-_BEFORE_EPOCH = re.compile(
-    r"[^\w(（]*(?:\d[\d:,.\- T]*[^\w(（]+)?"
-    r"(?:(?:train\w*|val\w*|test|eval\w*|info|end|after)\W+){0,3}",
-    re.I,
-)
 _HEADING = re.compile(r"^\s*(#{1,6})\s+(.*)")
-_RULED = re.compile(r"^\s*={3,}\s*(.*?)\s*={3,}\s*$")
+_RULED = re.compile(r"^\s*(?:={3,}|-{3,}|\*{3,})\s*(.*?)\s*(?:={3,}|-{3,}|\*{3,})\s*$")
 _MARKUP = re.compile(r"\*\*|[`'\"]")
 _PLAN = re.compile(r"方案|计划|下一步|\bplan\b|\boption\b|proposal|next step|suggest|建议", re.I)
 _GUESS = re.compile(r"假设|原因|hypothes|possible cause|待验证|to be checked|to verify", re.I)
-_QUESTION = re.compile(r"^\s*[-*]\s*\[[ xX]\]")
-_RATES = re.compile(r"^\W*(?:学习率|learning rates)\s*[:：]", re.I)
-_SETTING = re.compile(
-    r"clip|警告|warning|权重|weight|比例|ratio|steps?$|范围|典型|时间|time$|seed|"
-    r"^(?:batch_?size|num_\w+|n_\w+|\w*workers|world_size|rank|port|hidden\w*|dropout|betas?|eps)$",
+#: a table whose columns stand under each other: its heading, and how a line of it begins
+_GRID = re.compile(
+    r"^\s*(?:epoch|step|iter(?:ation)?|轮次|轮数)(?:\s+[A-Za-z_\u4e00-\u9fff][^\s:=|]*){2,60}\s*$",
     re.I,
 )
-#: the beginning of a printed configuration
-_CONFIGURATION = re.compile(
-    r"\b(?:Namespace|dict|Config\w*|TrainingArguments|\w+Optimizer|AdamW?)\("
+_GRID_ROW = re.compile(r"^\s*(\d{1,15})(?:/\d+)?\s")
+#: what the first column of a table may count
+_COUNTS = (
+    ("layer", re.compile(r"layer|层|层数", re.I)),
+    ("epoch", re.compile(r"epochs?|轮次|轮数|第?\s*几?轮", re.I)),
+    ("step", re.compile(r"(?:global[_ ])?steps?|iter(?:ation)?s?|步数", re.I)),
 )
-_WARNING = re.compile(r"梯度警告|grad(?:ient)?(?:[_ -]?norm)?[_ -]?warning", re.I)
-#: flags of a line: its epoch holds on, its step is a remark, it states something
-_HOLDS, _REMARK, _STATES = 1, 2, 4
+_QUESTION = re.compile(r"^\s*[-*]\s*\[[ xX]\]")
+#: flag of a line, beside those of its place: it states something
+_STATES = 4
 #: characters of a line that are looked at one by one
 _LONGEST = 1 << 16
 #: lines of one shape whose statements are kept, of those that are read together
 _KEPT = 8
-_PLACES = {"epoch", "step", "iter", "iteration", "global_step", "轮次", "steps", "epochs"}
+#: lines at the top of a log that may be held back
+_MOST_HELD = 1000
 
 
 class FreeText:
@@ -89,6 +71,7 @@ class FreeText:
             read_lines(path, learner, page.take, page.extend, lambda: page.plain)
         else:
             by_line(path, page.take)
+        page.finish()
 
 
 def understand(line: str) -> Said | None:
@@ -97,27 +80,29 @@ def understand(line: str) -> Said | None:
         return TALK
     if _HEADING.match(line) or _RULED.match(line) or line.lstrip().startswith("|"):
         return None
+    if hyperparameters.opens_configuration(line) or _GRID.match(line):
+        return None
     text, where = _without_markup(line)
     stated = {one.kind for one in statements(text, line=0, epoch=None, plan="")}
     if not stated <= {"warnings", "steps", "clip"}:
         return None
-    said, found = _said(text), EPOCH.search(text)
-    if found and said.flags & _HOLDS and said.epoch != found.span(1 if found[1] else 2):
+    here, found = said(text), EPOCH.search(text)
+    if found and here.flags & HOLDS and here.epoch != found.span(1 if found[1] else 2):
         return None  # two epochs
     if where is None:
-        return replace(said, flags=said.flags | (_STATES if stated else 0))
+        return replace(here, flags=here.flags | (_STATES if stated else 0))
 
     def original(span: Span) -> Span:
         return where[span[0]], where[span[1] - 1] + 1
 
     return replace(
-        said,
-        values=tuple(one if isinstance(one, float) else original(one) for one in said.values),
-        epoch=said.epoch and original(said.epoch),
-        iter=said.iter and original(said.iter),
-        step=said.step and original(said.step),
-        exact=tuple(map(original, said.exact)),
-        flags=said.flags | (_STATES if stated else 0),
+        here,
+        values=tuple(one if isinstance(one, float) else original(one) for one in here.values),
+        epoch=here.epoch and original(here.epoch),
+        iter=here.iter and original(here.iter),
+        step=here.step and original(here.step),
+        exact=tuple(map(original, here.exact)),
+        flags=here.flags | (_STATES if stated else 0),
     )
 
 
@@ -131,40 +116,13 @@ def _without_markup(line: str) -> tuple[str, list[int] | None]:
     return "".join(line[place] for place in where), where
 
 
-def _said(text: str) -> Said:
-    """Return the values of a line without markup, and where it says to be."""
-    found, layer = EPOCH.search(text), _LAYER.match(text)
-    pairs = list(_PAIR.finditer(text, layer.end() if layer else 0))
-    given = {_last_word(pair[1]): pair.span(2) for pair in pairs}
-    pairs = [pair for pair in pairs if _is_value(pair[1])]
-    if _CONFIGURATION.search(text):
-        pairs = []
-    step, iter = STEP.search(text), _ITER.search(text)
-    remark = step is not None and text[: step.start()].rstrip()[-1:] in ("(", "（")
-    holds = found is not None and _BEFORE_EPOCH.fullmatch(text[: found.start()]) is not None
-    epoch = found and found.span(1 if found[1] else 2)
-    own = given.get("epoch")
-    prefix = f"layer{layer[1]}." if layer else "lr/" if _RATES.match(text) else ""
-    keys = [prefix + pair[1] for pair in pairs]
-    values: list[Span | float] = [_number(text, pair.span(2)) for pair in pairs]
-    if step is not None and _WARNING.search(text):
-        keys.append("gradient_warning")
-        values.append(1.0)
-    exact = [pair.span(1) for pair in pairs] + ([layer.span(1)] if layer else [])
-    return Said(
-        tuple(keys),
-        tuple(values),
-        epoch=own or epoch,
-        iter=iter and iter.span(1 if iter[1] else 2),
-        step=step and step.span(1),
-        exact=tuple(exact),
-        flags=_HOLDS * holds + _REMARK * remark,
-    )
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A line at the top of a log that may be a value, or a setting."""
 
-
-def _number(text: str, span: Span) -> Span | float:
-    """Return where a number stands, or the value of a word such as nan."""
-    return span if text[span[1] - 1] in "0123456789." else float(text[slice(*span)])
+    text: str
+    number: int
+    said: Said
 
 
 @dataclass
@@ -180,13 +138,17 @@ class _Page:
     place: tuple[float, int, int] = (math.nan, UNKNOWN, UNKNOWN)
     seen: frozenset[str] = frozenset()
     columns: list[str] = field(default_factory=list)
+    grid: list[str] = field(default_factory=list)
     plan: str = ""
     guess: bool = False
+    settings: bool = False
+    held: list[_Held] | None = field(default_factory=list)
 
     @property
     def plain(self) -> bool:
         """Whether lines mean here what they say."""
-        return not (self.plan or self.guess or self.columns)
+        told = not (self.plan or self.guess or self.columns or self.grid or self.settings)
+        return told and self.held is None
 
     def take(self, line: str, number: int) -> None:
         """Read one line, of a very long one the beginning."""
@@ -194,13 +156,55 @@ class _Page:
         if _QUESTION.match(line) or not line.strip() or self._is_heading(line) or self.guess:
             return
         text, _ = _without_markup(line)
-        said = _said(text)
-        epoch = self._epoch_of(text, said)
-        if not self.plan and self._table(text, epoch):
+        here = said(text)
+        epoch = self._epoch_of(text, here)
+        if not self.plan and (self._table(text, epoch) or self._grid(text, epoch)):
             return
         self._state(text, number, epoch)
-        if not self.plan:
-            self._values(text, said, epoch)
+        if not self.plan and not self._set(text, number, here):
+            self._hold(text, number, here, epoch)
+
+    def finish(self) -> None:
+        """End the file: what never found a place stands without one."""
+        self._release(())
+
+    def _set(self, text: str, number: int, here: Said) -> bool:
+        """Note settings where a heading announced some; the first line with a place ends them."""
+        if hyperparameters.opens_configuration(text):
+            self.settings = True
+        if (here.epoch or here.iter or here.step) is not None:
+            self.settings = False
+        if self.settings:
+            self._note_settings(text, number)
+        return self.settings
+
+    def _note_settings(self, text: str, number: int) -> None:
+        for statement in hyperparameters.settings_in(text, number):
+            self.builder.state(statement)
+
+    def _hold(self, text: str, number: int, here: Said, epoch: float) -> None:
+        """Add the values of a line, or hold them back while nothing has told where the run is."""
+        placed = (here.epoch or here.iter or here.step) is not None or not math.isnan(epoch)
+        placed = placed or self.iter != UNKNOWN or self.step != UNKNOWN
+        if self.held is not None and not placed and len(self.held) < _MOST_HELD:
+            self.held.append(_Held(text, number, here))
+            return
+        if self.held is not None and here.keys:
+            self._release(here.keys)
+        self._values(text, here, epoch)
+
+    def _release(self, keys: Sequence[str] | None) -> None:
+        """Let go of the lines held back: as settings or talk where they are that, else as values.
+
+        ``keys`` are those of the first line with a place, none where there is no such line.
+        """
+        held, self.held = self.held or [], None
+        if keys and hyperparameters.are_settings([one.text for one in held], keys):
+            for one in held:
+                self._note_settings(one.text, one.number)
+            return
+        for one in held:
+            self._values(one.text, one.said, math.nan)
 
     def _state(self, text: str, number: int, epoch: float) -> None:
         known = None if math.isnan(epoch) else epoch
@@ -215,55 +219,64 @@ class _Page:
         level, title = (len(match[1]), match[2]) if match else (6, ruled[1] if ruled else "")
         self.sections = [one for one in self.sections if one[0] < level] + [(level, title)]
         titles = [title for _, title in self.sections]
+        if match is not None and self.held is not None:
+            self._release(())
+        self.settings = hyperparameters.is_configuration(titles)
         self.guess = any(_GUESS.search(one) for one in titles)
         self.plan = next((one for one in reversed(titles) if _PLAN.search(one)), "")
         if not self.guess and not self.plan and (found := EPOCH.search(title)):
             self.epoch = float(found[1] or found[2])
         return True
 
-    def _epoch_of(self, text: str, said: Said) -> float:
+    def _epoch_of(self, text: str, here: Said) -> float:
         """Return the epoch a line is about; one at its beginning holds on."""
         found = EPOCH.search(text)
         if found is None:
             return self.epoch
         epoch = float(found[1] or found[2])
-        if said.flags & _HOLDS:
+        if here.flags & HOLDS:
             self.epoch, self.iter, self.step = epoch, UNKNOWN, UNKNOWN
         return epoch
 
-    def _values(self, text: str, said: Said, epoch: float) -> None:
+    def _values(self, text: str, here: Said, epoch: float) -> None:
         """Add the pairs of one line."""
-        iter, step = self._where(text, said)
-        if said.epoch is not None:
-            epoch = float(text[slice(*said.epoch)])
-        if not said.keys:
+        iter, step = self._where(text, here)
+        if here.epoch is not None:
+            epoch = float(text[slice(*here.epoch)])
+        if not here.keys:
             return
-        self._open((epoch, iter, step), said.keys, not said.flags & _REMARK)
-        printed = ["nan" if isinstance(v, float) else text[slice(*v)] for v in said.values]
-        pairs = zip(said.values, printed, strict=True)
+        self._open((epoch, iter, step), here.keys, not here.flags & REMARK, here.phase)
+        printed = ["nan" if isinstance(v, float) else text[slice(*v)] for v in here.values]
+        pairs = zip(here.values, printed, strict=True)
         values = [v if isinstance(v, float) else float(one) for v, one in pairs]
-        self.builder.add_row(said.keys, values, map(last_digit, printed))
+        self.builder.add_row(here.keys, values, map(last_digit, printed))
 
-    def _where(self, text: str, said: Said) -> tuple[int, int]:
+    def _where(self, text: str, here: Said) -> tuple[int, int]:
         """Return iter and step of a line; a remark's hold for itself alone."""
-        if said.iter is None and said.step is None:
+        if here.iter is None and here.step is None:
             return self.iter, self.step
-        step = UNKNOWN if said.step is None else int(text[slice(*said.step)])
-        iter = self.iter if said.iter is None else int(text[slice(*said.iter)])
-        if not said.flags & _REMARK:
+        step = UNKNOWN if here.step is None else int(text[slice(*here.step)])
+        iter = self.iter if here.iter is None else int(text[slice(*here.iter)])
+        if not here.flags & REMARK:
             self.iter, self.step = iter, step
         return iter, step
 
-    def _open(self, place: tuple[float, int, int], keys: Sequence[str], leads: bool) -> None:
+    def _open(
+        self,
+        place: tuple[float, int, int],
+        keys: Sequence[str],
+        leads: bool = True,
+        phase: str = "train",
+    ) -> None:
         """Go on with the open entry where place and keys allow it, else open a new one."""
         known = [None if math.isnan(place[0]) else place[0]]
         known += [None if one == UNKNOWN else one for one in place[1:]]
         where: dict[str, Any] = dict(zip(("epoch", "iter", "step"), known, strict=True))
         if self.row is not None and _same(place, self.place) and not self.seen.intersection(keys):
-            self.builder.entry(**where, row=self.row)
+            self.builder.entry(phase=phase, **where, row=self.row)
             self.seen |= set(keys)
         else:
-            self.row = self.builder.entry(**where, ordered=leads)
+            self.row = self.builder.entry(phase=phase, **where, ordered=leads)
             self.place, self.seen = place, frozenset(keys)
 
     def _table(self, text: str, epoch: float) -> bool:
@@ -274,19 +287,51 @@ class _Page:
         cells = [cell.strip() for cell in text.strip().strip("|").split("|")]
         if not self.columns:
             self.columns = cells
-        elif re.fullmatch(r"layer|层|层数", self.columns[0], re.I) and cells[0].isdigit():
-            names = zip(self.columns[1:], cells[1:], strict=False)
-            pairs = [(f"layer{cells[0]}.{k}", v) for k, v in names if re.fullmatch(NUMBER, v)]
-            self._open((epoch, self.iter, self.step), [key for key, _ in pairs], True)
-            for key, value in pairs:
-                self.builder.add_text(key, value)
+        elif not re.fullmatch(r"[-: ]*", cells[0]):
+            self._cells(self.columns, cells, epoch)
         return True
+
+    def _grid(self, text: str, epoch: float) -> bool:
+        """Read a line of a table whose columns are set apart by blanks."""
+        if _GRID.match(text):
+            self.grid = text.split()
+            return True
+        row = _GRID_ROW.match(text)
+        cells = text.split() if row and self.grid else []
+        if row is None or len(cells) < len(self.grid) or not self.grid:
+            self.grid = []
+            return False
+        self._cells(self.grid, [row[1], *cells[1:]], epoch)
+        return True
+
+    def _cells(self, names: Sequence[str], cells: Sequence[str], epoch: float) -> None:
+        """Add the numbers of a row, which begins with a layer, an epoch or a step."""
+        kind = next((kind for kind, title in _COUNTS if title.fullmatch(names[0])), "")
+        pairs = [
+            (name, cell)
+            for name, cell in zip(names[1:], cells[1:], strict=False)
+            if re.fullmatch(NUMBER, cell) and is_value(name)
+        ]
+        if not kind or not cells[0].isdecimal() or len(cells[0]) > 15 or not pairs:
+            return
+        self._release(tuple(name for name, _ in pairs))
+        count = int(cells[0])
+        place = (epoch, self.iter, self.step)
+        if kind == "layer":
+            pairs = [(f"layer{count}.{name}", cell) for name, cell in pairs]
+        elif kind == "epoch":
+            self.epoch, self.iter, self.step = place = (float(count), UNKNOWN, UNKNOWN)
+        else:
+            place = (epoch, UNKNOWN, count)
+        self._open(place, [name for name, _ in pairs])
+        for name, cell in pairs:
+            self.builder.add_text(name, cell)
 
     def extend(self, lines: Lines, start: int, stop: int) -> None:
         """Read known lines together, as :meth:`take` would one by one."""
         flags, size = lines.flags[start:stop], lines.size[start:stop]
         epoch, iter, step = (one[start:stop] for one in (lines.epoch, lines.iter, lines.step))
-        holds, remark = (flags & _HOLDS) > 0, (flags & _REMARK) > 0
+        holds, remark = (flags & HOLDS) > 0, (flags & REMARK) > 0
         says_iter, says_step = iter != UNKNOWN, step != UNKNOWN
         leads = (says_iter | says_step) & ~remark
         held = _held(epoch, holds, self.epoch)
@@ -353,15 +398,6 @@ def _same(one: tuple[float, int, int], other: tuple[float, int, int]) -> bool:
     """Return whether two places are the same; unknown epochs are."""
     unknown = math.isnan(one[0]) and math.isnan(other[0])
     return one[1:] == other[1:] and (unknown or one[0] == other[0])
-
-
-def _last_word(key: str) -> str:
-    return key.lower().rpartition(" ")[2]
-
-
-def _is_value(key: str) -> bool:
-    """Return whether a key names a value of the training: no place, setting or count."""
-    return _last_word(key) not in _PLACES and not _SETTING.search(key)
 
 
 readers.add("text", FreeText())
