@@ -8,7 +8,7 @@ whoever needs to be sure looks for the flag.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,11 +99,26 @@ def kind_of(slots: frozenset[str], settings: list[Mapping[str, Any]]) -> str:
     """
     keys = frozenset(key for group in settings for key in group)
     name = next((kind.name for kind in TABLE if kind.fits(slots, keys)), "unknown")
+    if name == "Lion8bit":
+        return _of_one_slot(settings)
     if name != "Adam":
         return name
     if any(group.get("amsgrad") is True for group in settings):
         return "AMSGrad"
     return "AdamW" if _decoupled(settings) else "Adam"
+
+
+def _of_one_slot(settings: list[Mapping[str, Any]]) -> str:
+    """Return which of bitsandbytes' optimizers keeps one slot: it calls all their settings betas.
+
+    SGD's are momentum and dampening, RMSprop's alpha and momentum; only RMSprop has an eps.
+    """
+    betas: Sequence[Any] = next(
+        (g["betas"] for g in settings if isinstance(g.get("betas"), (list, tuple))), ()
+    )
+    if len(betas) == 2 and not betas[1]:
+        return "RMSprop8bit" if any(group.get("eps") for group in settings) else "SGD8bit"
+    return "Lion8bit"
 
 
 def _decoupled(settings: list[Mapping[str, Any]]) -> bool:

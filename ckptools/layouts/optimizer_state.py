@@ -15,6 +15,8 @@ from ckptools.types.tree import Instance, class_name, entries, unwrap
 _STEPS = ("step", "steps")
 #: Keys of a group that say which parameters it holds.
 _MEMBERS = ("params", "param_names")
+#: Where bitsandbytes puts the parts of a state that a sharded model must not cut.
+_WRAPPED = "__bnb_optimizer_quant_state__"
 #: How deep in one top-level entry an optimizer is looked for.
 _SEARCH_DEPTH = 3
 
@@ -152,8 +154,11 @@ def _state(
     slots: dict[str, TensorRef] = {}
     scalars: dict[str, Any] = {}
     step: float | None = None
-    for key, value in (mapping(node) or {}).items():
+    held = mapping(node) or {}
+    for key, value in (held | (mapping(held.get(_WRAPPED)) or {})).items():
         found = unwrap(value)
+        if key == _WRAPPED and mapping(value) is not None:
+            continue
         if key in _STEPS and number(found) is not None:
             step = number(found)
         elif isinstance(found, TensorRef):

@@ -74,7 +74,9 @@ def test_kinds_from_other_packages() -> None:
     block = {"state1": np.zeros(8, np.uint8), "absmax1": np.zeros(1), "qmap1": np.zeros(256)}
     second = {"state2": np.zeros(8, np.uint8), "absmax2": np.zeros(1), "qmap2": np.zeros(256)}
     assert made({"step": 3, **block, **second}, betas=(0.9, 0.999), eps=1e-8).kind == "Adam8bit"
-    assert made({"step": 3, **block}, betas=(0.9, 0.99)).kind == "Lion8bit"
+    assert made({"step": 3, **block}, betas=(0.9, 0.99), eps=0.0).kind == "Lion8bit"
+    assert made({"step": 3, **block}, betas=(0.9, 0.0), eps=0.0).kind == "SGD8bit"
+    assert made({"step": 3, **block}, betas=(0.99, 0.0), eps=1e-8).kind == "RMSprop8bit"
     assert made({"exp_avg": np.zeros(2)}, betas=(0.9, 0.99), weight_decay=0.0).kind == "Lion"
     rows = {"exp_avg_sq_row": np.zeros(2), "exp_avg_sq_col": np.zeros(2), "RMS": 0.1}
     assert made(rows, clip_threshold=1.0, decay_rate=-0.8).kind == "Adafactor"
@@ -86,6 +88,41 @@ def test_apex_counts_steps_in_the_group() -> None:
     slots = {"exp_avg": np.zeros(2), "exp_avg_sq": np.zeros(2)}
     found = made(slots, step=41, bias_correction=True, betas=(0.9, 0.999), eps=1e-8)
     assert found.states[0].step == 41
+
+
+def test_fused_adam_of_deepspeed_keeps_its_step_with_each_parameter() -> None:
+    """Its group's ``step`` is that of construction and never rises: the state's own counts."""
+    slots = {"step": 312, "exp_avg": np.zeros(2), "exp_avg_sq": np.zeros(2)}
+    settings = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "bias_correction": True}
+    found = made(slots, step=0, **settings)
+    assert found.states[0].step == 312
+    assert found.kind == "Adam"
+    assert made(slots, adam_w_mode=True, amsgrad=False, **settings).kind == "AdamW"
+
+
+@pytest.mark.parametrize("way", ["fused", "foreach", "capturable"])
+def test_variants_of_one_optimizer_are_one_kind(way: str) -> None:
+    settings = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01, "amsgrad": False,
+                "maximize": False, "differentiable": False, "foreach": None, "fused": None,
+                "capturable": False, "decoupled_weight_decay": True}  # fmt: skip
+    slots = {"step": np.array(7, np.float32), "exp_avg": np.zeros(2), "exp_avg_sq": np.zeros(2)}
+    found = made(slots, **(settings | {way: True}))
+    assert (found.kind, found.states[0].step) == ("AdamW", 7)
+
+
+def test_adafactor_of_transformers_keeps_rows_and_columns_of_matrices() -> None:
+    settings = {"lr": None, "eps": (1e-30, 1e-3), "clip_threshold": 1.0, "decay_rate": -0.8,
+                "beta1": None, "weight_decay": 0.0, "scale_parameter": True,
+                "relative_step": True, "warmup_init": False}  # fmt: skip
+    states = {
+        0: {"step": 9, "RMS": 0.1, "exp_avg_sq_row": np.ones(4), "exp_avg_sq_col": np.ones(6)},
+        1: {"step": 9, "RMS": 0.1, "exp_avg_sq": np.ones(4)},
+    }
+    value = {"state": states, "param_groups": [{"params": [0, 1], **settings}]}
+    model = {"a.weight": np.zeros((4, 6)), "a.bias": np.zeros(4)}
+    (found,) = read_checkpoint(container({"model": model, "optimizer": value})).optimizers
+    assert found.kind == "Adafactor"
+    assert [(one.name, one.step) for one in found.states] == [("a.weight", 9), ("a.bias", 9)]
 
 
 def test_ids_may_be_addresses_or_names() -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptools.layouts.parameters.blockwise import dequantised, slot_names
 from ckptools.layouts.parameters.decide import Answer, decide, laws_of, patterns
 from ckptools.layouts.parameters.directions import Direction, Doubles, direction
 from ckptools.layouts.parameters.pair import decide_pair
 from ckptools.layouts.parameters.problem import Problem, problem
-from ckptools.layouts.parameters.values import FileValues, Samples, read_at
+from ckptools.layouts.parameters.reading import read_at
+from ckptools.layouts.parameters.values import FileValues, Samples
 from ckptools.names.stacks import Place, places
 from ckptools.types.checkpoint import (
     Checkpoint,
@@ -190,6 +192,10 @@ def _slots(state: ParameterState, picked: NDArray[np.int64]) -> dict[str, Double
     found = {}
     for name, ref in state.slots.items():
         values = read_at(ref, picked) if ref.numel > int(picked.max(initial=0)) else None
+        if values is not None:
+            found[name] = values
+    for name, number in slot_names(state.slots).items():
+        values = dequantised(state.slots, number, picked)
         if values is not None:
             found[name] = values
     return found

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.errors import CorruptFile, MeasureError
+from ckptools.layouts.parameters.blockwise import dequantised, slot_names
 from ckptools.layouts.parameters.problem import FIRST, SECOND, Problem
-from ckptools.sources.arrays import read_array
+from ckptools.layouts.parameters.reading import read
 from ckptools.types.checkpoint import NamedTensor, OptimizerState
-from ckptools.types.tensor import TensorRef
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -73,39 +71,17 @@ class FileValues:
 
     def _slot(self, slot: int, names: tuple[str, ...]) -> NDArray[Any] | None:
         held = self._states[slot].slots
-        ref = next((held[name] for name in names if name in held), None)
-        return None if ref is None else read(ref)
+        packed = slot_names(held)
+        for name in names:
+            if name in packed:
+                return dequantised(held, packed[name])
+            if name in held:
+                return read(held[name])
+        return None
 
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
-
-
-def read(ref: TensorRef) -> NDArray[Any] | None:
-    """Return the values of a tensor, or None where they cannot be read."""
-    if not ref.readable:
-        return None
-    try:
-        return read_array(ref)
-    except (CorruptFile, MeasureError):
-        return None
-
-
-def read_at(ref: TensorRef, picked: NDArray[np.int64]) -> NDArray[np.float64] | None:
-    """Return the values at rising flat positions in float64, or None where they cannot be read.
-
-    Only the runs that hold them are read, where a file allows it.
-    """
-    if not ref.contiguous or (ref.storage is not None and ref.storage.deflated is not None):
-        whole = read(ref)
-        return None if whole is None else whole.reshape(-1)[picked].astype(np.float64)
-    if not picked.size:
-        return np.empty(0)
-    edges = np.flatnonzero(np.diff(picked) != 1) + 1
-    runs = [(int(run[0]), run.size) for run in np.split(picked, edges)]
-    parts = [read(replace(ref, shape=(n,), strides=(1,), offset=ref.offset + at)) for at, n in runs]
-    there = [part.astype(np.float64) for part in parts if part is not None]
-    return np.concatenate(there) if len(there) == len(parts) else None
 
 
 class Samples:
