@@ -182,6 +182,9 @@ def _optimizer_facts(found: dict[str, Any]) -> list[tuple[str, Any]]:
     return pairs
 
 
+    if found["kind"].endswith("8bit"):
+        eight = say("in 8 bits by blocks: they are decoded for names, but not measured or judged")
+        pairs.append((say("moments"), eight))
 def _groups(groups: Sequence[dict[str, Any]]) -> Table:
     """Return the table of parameter groups; settings that no group has are left out."""
     wanted = [
