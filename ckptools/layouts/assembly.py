@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckptools.layouts import optimizer_state, parameter_names
+from ckptools.layouts.averages import averages
 from ckptools.layouts.modules import is_module, module_tensors
 from ckptools.layouts.nodes import attributes, key_text, mapping, sequence, tensors_below
 from ckptools.layouts.pairing import paired
 from ckptools.layouts.run_state import RunNotes
 from ckptools.layouts.weights import broken_tensors, tensor_like, tensors_of, weight_set
+from ckptools.names import prefixes
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, WeightSet
 from ckptools.types.container import Container
 from ckptools.types.tensor import TensorRef
@@ -67,13 +69,23 @@ class Assembly:
             for path, one in optimizers:
                 self.optimizer(path, one)
             self._beside_optimizer(key, node)
-        elif _NEVER.search(key) or not self._weights_below(key, node):
+        elif _NEVER.search(key) or not self._weights_below((key,), node):
             self._note(key, node)
 
     def weights(self, node: Any, path: tuple[str, ...], name: str | None = None) -> None:
-        """Add a state dict as a weight set."""
+        """Add a state dict as a weight set, and as one more for each average inside it."""
+        tensors = tensors_of(node)
+        _, names = prefixes.strip(tensors)
+        inside = averages(names.values())
+        followers = {one for members in inside.values() for one in members}
+        own = {key: ref for key, ref in tensors.items() if names[key] not in followers}
         name = self._free_name(name or set_name(path), path)
-        self.sets[name] = weight_set(name, tensors_of(node), path)
+        self.sets[name] = weight_set(name, own, path)
+        for child, members in inside.items():
+            held = {key: members[names[key]] for key in tensors if names[key] in members}
+            name = self._free_name(set_name((child,)), (*path, child))
+            part = {key: tensors[key] for key in held}
+            self.sets[name] = weight_set(name, part, path, names=held)
         self._note_broken(node, ".".join(path))
 
     def module(self, node: Any, path: tuple[str, ...], name: str | None = None) -> None:
@@ -124,10 +136,10 @@ class Assembly:
             not_judged=(*self.container.not_judged, *self.not_judged),
         )
 
-    def _weights_below(self, key: str, node: Any) -> bool:
+    def _weights_below(self, start: tuple[str, ...], node: Any) -> bool:
         """Add the state dicts and modules at or below an entry; return whether there were any."""
         before = len(self.sets)
-        work: list[tuple[tuple[str, ...], Any]] = [((key,), node)]
+        work: list[tuple[tuple[str, ...], Any]] = [(start, node)]
         leftovers: list[tuple[tuple[str, ...], Any]] = []
         while work:
             path, current = work.pop()
@@ -172,7 +184,11 @@ class Assembly:
             self.other_tensors(node, key)
 
     def _beside_optimizer(self, key: str, node: Any) -> None:
-        """Note what else lies in an entry that holds optimizers (apex, mmengine: loss scalers)."""
+        """Sort in what else lies in an entry that holds optimizers.
+
+        Beside an optimizer that is a loss scaler (apex, mmengine), in an entry for everything
+        (composer's ``state``) the weights, too.
+        """
         if optimizer_state.is_optimizer(node):
             known = {"state", "param_groups", "defaults"}
             rest = {name: one for name, one in (mapping(node) or {}).items() if name not in known}
@@ -184,6 +200,9 @@ class Assembly:
                 if not optimizer_state.find_optimizers(one, name)
             }
         for name, one in rest.items():
+            inside = not (_NEVER.search(key) or _NEVER.search(name))
+            if inside and self._weights_below((key, name), one):
+                continue
             self._note(name if name in ("loss_scaler", "scaler") else f"{key}.{name}", one)
 
     def _free_name(self, name: str, path: tuple[str, ...]) -> str:

@@ -37,8 +37,13 @@ def _set_of(optimizer: OptimizerState, sets: list[WeightSet]) -> str | None:
     by_key = [one.name for one in sets if _same_word(optimizer.key, one.name)]
     if len(by_key) == 1:
         return by_key[0]
-    fitting = [one.name for one in sets if _fits(optimizer, one)]
-    return fitting[0] if len(fitting) == 1 else None
+    fitting = [one for one in sets if _fits(optimizer, one)]
+    return fitting[0].name if fitting and _one_set(fitting) else None
+
+
+def _one_set(sets: list[WeightSet]) -> bool:
+    """Return whether weight sets are one under several keys, the very same tensors."""
+    return len({frozenset(tensor.ref for tensor in one.tensors) for one in sets}) == 1
 
 
 def _same_word(key: str, name: str) -> bool:

@@ -26,6 +26,7 @@ STEPS = (
 NESTED = (
     "meta", "trainer", "trainer_state", "train_state", "state", "progress", "extra_state", "info",
     "training_state", "counters", "engine", "loop", "train_loop", "run_state", "train_iterator",
+    "timestamp", "optimizer_history",
 )  # fmt: skip
 
 #: Counters kept of a tree of loops.
@@ -67,14 +68,17 @@ class RunNotes:
         if _ARGUMENTS.match(key) and _is_settings(node):
             self.arguments(key, node)
             return
-        self._nested(key, node)
+        self._nested(key.rpartition(".")[2], node)
         self.extras[key] = describe(node)
 
     def _nested(self, key: str, node: Any, depth: int = 2) -> None:
         """Look for counters and arguments in a mapping of a usual name."""
-        if key not in NESTED or not depth:
+        if key.lower() not in NESTED or not depth:
             return
-        for name, value in (mapping(node) or {}).items():
+        held = mapping(node)
+        if held is None:  # of a list of records the last one is the latest
+            held = mapping((sequence(node) or [None])[-1])
+        for name, value in (held or {}).items():
             if self._counter(name, value):
                 continue
             if _ARGUMENTS.match(name) and _is_settings(value):
@@ -118,7 +122,7 @@ class RunNotes:
         name = key.lower()
         if name not in EPOCHS and name not in STEPS:
             return False
-        count = whole(node)
+        count = _count(node)
         if count is not None:
             self.counters.setdefault(name, count)
         return count is not None
@@ -137,6 +141,15 @@ class RunNotes:
             self.has_sampler = True
             self.extras[key] = describe(node)
         return kind is not None
+
+
+def _count(node: Any) -> int | None:
+    """Return a counter, also one that was saved as text; below zero nothing was counted."""
+    value = unwrap(node)
+    if isinstance(value, str) and len(value) < 19 and value.isascii() and value.isdigit():
+        return int(value)
+    count = whole(value)
+    return count if count is not None and count >= 0 else None
 
 
 def _numbers(values: Any, path: str) -> Iterator[tuple[str, float]]:

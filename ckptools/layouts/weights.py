@@ -53,6 +53,7 @@ def weight_set(
     tensors: Mapping[str, TensorRef],
     path: tuple[str, ...] = (),
     buffers: Iterable[str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> WeightSet:
     """Return the weight set of ``tensors`` by key.
 
@@ -62,8 +63,10 @@ def weight_set(
     tensors: by the file's own key, in file order.
     path: keys that lead to the state dict from the top of the file.
     buffers: keys of the tensors known to be buffers; None when the file does not say.
+    names: by key, where they are not the keys without wrapper prefixes.
     """
-    found, names = prefixes.strip(tensors)
+    found, stripped = prefixes.strip(tensors)
+    names = stripped if names is None else names
     shapes = {names[key]: ref.shape for key, ref in tensors.items()}
     placed = stacks.places(shapes, shapes)
     given = roles.roles(shapes, placed)

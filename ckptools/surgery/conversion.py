@@ -107,7 +107,7 @@ def _place(ref: TensorRef) -> TensorRef:
 
 def named(checkpoint: Checkpoint) -> Iterator[tuple[str, TensorRef]]:
     """Yield the weights by the names they get in a flat file."""
-    several = len(checkpoint.weight_sets) > 1
+    several = len({weights.path for weights in checkpoint.weight_sets}) > 1
     for tensor in checkpoint.tensors():
         yield (f"{tensor.set}.{tensor.key}" if several else tensor.key), tensor.ref
 

@@ -70,12 +70,16 @@ def likewise(checkpoint: Checkpoint, tensors: list[NamedTensor]) -> list[WeightS
     """
     shapes = {tensor.name: tensor.ref.shape for tensor in tensors}
     own = {tensor.set for tensor in tensors}
+    dicts = {one.path for one in checkpoint.weight_sets if one.name in own}
     averaged = all(AVERAGED.search(name) for name in own)
     found = []
     for weights in checkpoint.weight_sets:
         held = {tensor.name: tensor.ref.shape for tensor in weights.tensors}
         alike = shapes.items() <= held.items()
-        if weights.name in own or (alike and (averaged or AVERAGED.search(weights.name))):
+        inside = weights.path in dicts  # an average in the same dict has names of its own there
+        if weights.name in own or (
+            alike and not inside and (averaged or AVERAGED.search(weights.name))
+        ):
             found.append(weights)
     return found
 

@@ -23,6 +23,7 @@ from ckptools.types.container import Container, Fault
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Measurements
+from ckptools.types.tensor import FLOATING, TensorRef
 from ckptools.types.wording import say
 from ckptools.workflows.inspection import (
     ModuleRow,
@@ -306,6 +307,14 @@ def _not_judged(
 ) -> tuple[str, ...]:
     """Return every part of the input that was not looked at, once each."""
     reasons = [*checkpoint.container.not_judged, *checkpoint.not_judged]
+    others = [n for n, ref in checkpoint.other_tensors.items() if _holds_values(ref)]
+    if others:
+        reasons.append(
+            say(
+                "{names}: neither weights nor optimizer state, so the values were not measured",
+                names=listed(others),
+            )
+        )
     if measurements is None:
         reasons.append(say("values: headers only were read"))
     else:
@@ -314,6 +323,11 @@ def _not_judged(
     if verified and not _has_checksums(checkpoint.container):
         reasons.append(say("checksums: the format has none"))
     return tuple(dict.fromkeys(reasons))
+
+
+def _holds_values(ref: TensorRef) -> bool:
+    """Return whether a tensor holds more than a counter, a mask or a generator's state."""
+    return ref.dtype in FLOATING and ref.numel > 1
 
 
 def _not_measured(measurements: Measurements) -> list[str]:

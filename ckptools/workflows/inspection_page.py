@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from ckptools.types.blocks import Block, Column, Facts, Heading, Paragraph, Table
@@ -57,7 +58,7 @@ def head(inspection: Inspection) -> list[Block]:
         (say("weights"), _weights(inspection)),
     ]
     sets = [
-        say("{name} ({number} tensors)", name=one.name, number=len(one.tensors))
+        say("{name} ({tensors})", name=one.name, tensors=count(len(one.tensors), "tensor"))
         for one in checkpoint.weight_sets
     ]
     pairs += [(say("weight sets"), join(sets))] if len(sets) > 1 else []
@@ -97,8 +98,12 @@ def _stacks(inspection: Inspection) -> str:
 
 def _tied(inspection: Inspection) -> str:
     """Return the groups of tied tensors."""
-    groups = list(tied(inspection.checkpoint))
-    return _few([" = ".join(one.name for one in group) for group in groups], _NAMES)
+    several = len(inspection.checkpoint.weight_sets) > 1
+    groups = [
+        " = ".join(f"{one.set}:{one.name}" if several else one.name for one in group)
+        for group in tied(inspection.checkpoint)
+    ]
+    return _few(groups, _NAMES)
 
 
 def _beside(inspection: Inspection) -> str:
@@ -177,14 +182,14 @@ def _optimizer_facts(found: dict[str, Any]) -> list[tuple[str, Any]]:
         matched_by=found["matched_by"],
     )
     pairs.append((say("names"), named))
+    if found["kind"].endswith("8bit"):
+        eight = say("in 8 bits by blocks: they are decoded for names, but not measured or judged")
+        pairs.append((say("moments"), eight))
     if found["gradient_norm"] is not None:
         pairs.append((say("gradient norm"), found["gradient_norm"]))
     return pairs
 
 
-    if found["kind"].endswith("8bit"):
-        eight = say("in 8 bits by blocks: they are decoded for names, but not measured or judged")
-        pairs.append((say("moments"), eight))
 def _groups(groups: Sequence[dict[str, Any]]) -> Table:
     """Return the table of parameter groups; settings that no group has are left out."""
     wanted = [
@@ -198,7 +203,19 @@ def _groups(groups: Sequence[dict[str, Any]]) -> Table:
         Column("eps", say("eps"), "number"),
     ]
     columns = [one for one in wanted if any(group.get(one.key) is not None for group in groups)]
-    return Table(tuple(columns), tuple(groups[:_GROUPS]), hidden=max(len(groups) - _GROUPS, 0))
+    rows = _folded(groups, [one.key for one in columns if one.key not in ("index", "parameters")])
+    return Table(tuple(columns), tuple(rows[:_GROUPS]), hidden=max(len(rows) - _GROUPS, 0))
+
+
+def _folded(groups: Sequence[dict[str, Any]], settings: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row for neighbouring groups of the same settings; some code makes hundreds."""
+    rows: list[dict[str, Any]] = []
+    for _, alike in groupby(groups, lambda group: [group.get(key) for key in settings]):
+        same = list(alike)
+        first, last = same[0]["index"], same[-1]["index"]
+        index = first if len(same) == 1 else f"{first}-{last}"
+        rows.append({**same[0], "index": index, "parameters": sum(g["parameters"] for g in same)})
+    return rows
 
 
 def table(inspection: Inspection) -> list[Block]:

@@ -160,8 +160,28 @@ def _skipped(skipped: tuple[Skipped, ...]) -> Iterator[str]:
     for reason, group in groupby(
         sorted(skipped, key=lambda one: one.reason), lambda one: one.reason
     ):
-        codes = [one.code for one in group]
+        codes = _ranges(sorted(one.code for one in group))
         yield say("{reason}: {codes}", reason=reason, codes=join(codes))
+
+
+def _ranges(codes: list[str]) -> list[str]:
+    """Return sorted codes with three or more that follow each other as one, ``LOG101-109``."""
+    runs: list[list[str]] = []
+    for code in codes:
+        if runs and _follows(runs[-1][-1], code):
+            runs[-1].append(code)
+        else:
+            runs.append([code])
+    found: list[str] = []
+    for run in runs:
+        found += run if len(run) < 3 else [f"{run[0]}-{run[-1][3:]}"]
+    return found
+
+
+def _follows(code: str, later: str) -> bool:
+    """Return whether one code is the next after another of its family."""
+    number = later[3:]
+    return code[:3] == later[:3] and number.isdigit() and code[3:] == str(int(number) - 1)
 
 
 def _shortened(reason: str, limit: int = 300) -> str:

@@ -249,8 +249,7 @@ def test_two_models_of_accelerate(tmp_path: Path) -> None:
     "value",
     [
         Thing("argparse.Namespace", {"lr": 0.1}),
-        [np.ones(3), 2],
-        np.ones(3),
+        [np.ones(3), 2, 3],
         7,
         None,
         "text",
@@ -290,3 +289,49 @@ def test_a_counter_in_a_compressed_record(tmp_path: Path) -> None:
         for name in old.namelist():
             new.writestr(name, old.read(name))
     assert ckptools.open(str(packed)).run.epoch == 7
+
+
+def parameters() -> list[torch.Tensor]:
+    return [p.detach().clone() for p in network().parameters()]
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_parameters_is_a_weight_set(kind: type, tmp_path: Path) -> None:
+    torch.save(kind([*parameters(), {"epoch": 3}]), tmp_path / "list.pt")
+    found = ckptools.open(tmp_path / "list.pt")
+    (weights,) = found.weight_sets
+    assert [one.name for one in weights.tensors] == [str(n) for n in range(len(parameters()))]
+    assert found.layout == "objects"
+    assert not found.other_tensors
+
+
+def test_a_lone_tensor_is_a_weight_set(tmp_path: Path) -> None:
+    torch.save(torch.nn.Parameter(torch.ones(3)), tmp_path / "one.pt")
+    (weights,) = ckptools.open(tmp_path / "one.pt").weight_sets
+    assert [(one.name, one.kind) for one in weights.tensors] == [("tensor", "parameter")]
+
+
+def test_composer_keeps_everything_below_state(tmp_path: Path) -> None:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters())
+    state = {
+        "model": model.state_dict(),
+        "optimizers": {"Adam": optimizer.state_dict()},
+        "timestamp": {"Timestamp": {"epoch": 2, "iteration": 100}},
+    }
+    torch.save({"state": state, "rng": []}, tmp_path / "ep2.pt")
+    found = ckptools.open(tmp_path / "ep2.pt")
+    assert [(one.name, one.path) for one in found.weight_sets] == [("model", ("state", "model"))]
+    assert (found.run.epoch, found.run.step) == (2, 100)
+    assert found.optimizers[0].matched_by == "order"
+
+
+def test_one_set_under_two_keys_is_what_the_optimizer_trains(tmp_path: Path) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    twice = {"model": model.state_dict(), "state_dict": model.state_dict()}
+    torch.save({**twice, "optimizer": optimizer.state_dict()}, tmp_path / "two.pt")
+    assert ckptools.open(tmp_path / "two.pt").optimizers[0].set == "model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from ckptools import layouts
@@ -51,3 +52,22 @@ def test_a_step_of_the_optimizer_is_no_counter_of_the_file(tmp_path: Path) -> No
     run = layouts.open(str(tmp_path / "a.pth")).run
     assert run.step == 1
     assert run.counters == {}
+
+
+@pytest.mark.parametrize(
+    ("saved", "epoch"),
+    [("12", 12), (12, 12), (-1, None), ("12a", None), ("", None), ("9" * 40, None), (0, 0)],
+)
+def test_counters_as_people_save_them(saved: object, epoch: int | None, tmp_path: Path) -> None:
+    """Arguments of the command line are text; YOLO says -1 when the training is over."""
+    torch.save({"epoch": saved, "model": {"a.weight": torch.ones(2)}}, tmp_path / "a.pt")
+    run = layouts.open(tmp_path / "a.pt").run
+    assert run.epoch == epoch
+    assert ("epoch" in run.extras) == (epoch is None)
+
+
+def test_the_last_record_of_a_history_counts(tmp_path: Path) -> None:
+    history = [{"num_updates": 5}, {"num_updates": 9}]
+    held = {"model": {"a.weight": torch.ones(2)}, "optimizer_history": history}
+    torch.save(held, tmp_path / "a.pt")
+    assert layouts.open(tmp_path / "a.pt").run.step == 9

@@ -50,11 +50,14 @@ def parameter_shape(state: ParameterState) -> Shape | None:
 def problem(optimizer: OptimizerState, weights: WeightSet) -> tuple[Problem, list[NamedTensor]]:
     """Return the problem and the candidate tensors in its order.
 
-    Buffers, integers, parameters saved as needing no gradient, and all but the first of tied
-    weights are no candidates.
+    Buffers, integers and all but the first of tied weights are no candidates; nor are parameters
+    saved as needing no gradient, unless the others are too few (an average saved as a module
+    needs none at all, and some code gives an optimizer the frozen parameters, too).
     """
-    candidates = [t for t in _untied(weights.tensors) if _trainable(t)]
     states = optimizer.states
+    floating = [t for t in _untied(weights.tensors) if _floating(t)]
+    trained = [t for t in floating if not _frozen(t)]
+    candidates = trained if len(trained) >= len(states) else floating
     count = 1 + max((state.group for state in states), default=-1)
     groups: list[list[int]] = [[] for _ in range(count)]
     for index, state in enumerate(states):
@@ -79,11 +82,13 @@ def _rate(optimizer: OptimizerState, group: int) -> float | None:
     return float(rate) if isinstance(rate, (int, float)) else None
 
 
-def _trainable(tensor: NamedTensor) -> bool:
-    """Return whether it may have a state; a state dict's detached tensors never need gradients."""
-    floating = tensor.ref.dtype in FLOATING
-    frozen = tensor.ref.parameter is True and tensor.ref.requires_grad is False
-    return tensor.kind == "parameter" and floating and not frozen
+def _floating(tensor: NamedTensor) -> bool:
+    return tensor.kind == "parameter" and tensor.ref.dtype in FLOATING
+
+
+def _frozen(tensor: NamedTensor) -> bool:
+    """Return whether the file says so; a state dict's detached tensors never need gradients."""
+    return tensor.ref.parameter is True and tensor.ref.requires_grad is False
 
 
 def _untied(tensors: tuple[NamedTensor, ...]) -> list[NamedTensor]:

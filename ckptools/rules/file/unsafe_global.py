@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ckptools.rules.advice import inspect
 from ckptools.rules.registry import found, rule
-from ckptools.rules.weights import FEW, count, listed
+from ckptools.rules.weights import FEW, count
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
@@ -51,9 +51,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         yield found(
             "pickle",
             say(
-                "names {globals} beyond those of tensors and training state: {unknown}",
+                "names {globals} beyond those of tensors and training state",
                 globals=count(len(unknown), "global"),
-                unknown=listed(unknown, few=5),
             ),
             evidence={"grade": "unknown", "globals": unknown[:100]},
             severity="note",

@@ -72,7 +72,7 @@ def _whole_set(evidence: Evidence, name: str, judged: list[Measured]) -> Finding
         ),
         evidence={"initial": number, "judged": len(judged)},
         severity="note",
-        advice=inspect(evidence),
+        advice=inspect(evidence, "--spectrum", "--by", "tensor"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from ckptools.errors import OperationError
@@ -58,8 +59,10 @@ def _found(checkpoint: Checkpoint, parts: set[str]) -> Iterator[tuple[str, str]]
                     number=len(optimizer.states),
                 ),
             )
+    dicts = Counter(weights.path for weights in checkpoint.weight_sets)
     for weights in checkpoint.weight_sets:
-        if "ema" in parts and weights.path and AVERAGED.search(weights.name):
+        alone = bool(weights.path) and dicts[weights.path] == 1
+        if "ema" in parts and alone and AVERAGED.search(weights.name):
             yield (
                 ".".join(weights.path),
                 say("averaged weights, {number} tensors", number=len(weights.tensors)),

@@ -120,6 +120,24 @@ def test_an_adapter_trains_inside_a_frozen_model(tmp_path: Path) -> None:
     assert found == {"sure": len(truth)}
 
 
+@pytest.mark.parametrize("frozen", [["blocks.0.norm"], [""]], ids=["one module", "everything"])
+def test_an_average_that_needs_no_gradients(frozen: list[str], tmp_path: Path) -> None:
+    """YOLO keeps its average as a module without gradients, and gives SGD frozen parameters."""
+    torch.manual_seed(0)
+    model = Language("gelu", layers=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    cross_entropy(model, next(language_batches(0))).backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(tuple(frozen)))
+    path = tmp_path / "last.pt"
+    torch.save({"ema": model, "optimizer": optimizer.state_dict(), "epoch": 3}, path)
+    found = layouts.open(path)
+    truth = [name for name, _ in model.named_parameters()]
+    counts = standings(found, truth)
+    assert counts.get("sure", 0) + counts.get("by_order", 0) == len(truth)
+
+
 def test_moments_that_are_anothers_unbalance_their_module(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Language("relu", layers=4)
