@@ -1,15 +1,23 @@
-"""The clip of the gradient norm, from the statistics of the moments: nothing is read again."""
+"""The clip of the gradient norm, as the moments of one file or of two remember it.
+
+One file is judged by the statistics of its moments, and nothing is read again.  What the steps
+between two files added is no statistic of either: both moments are read again, up to
+:data:`MOST` elements.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ckptools.compare.bounds.clip import ParameterSums, clip, gradient_norm
+from ckptools.compare.bounds.clip import ParameterSums, added_sums, clip, gradient_norm
 from ckptools.compare.bounds.premises import AdamPremises, from_settings
 from ckptools.compare.bounds.result import BoundResult
+from ckptools.compare.histories import StatePair, slot_chunks, state_pairs
 from ckptools.compare.progress import arguments
+from ckptools.errors import CkptoolsError
+from ckptools.types.change import Change
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, RunState
 from ckptools.types.measurements import Measurements
 
@@ -21,6 +29,8 @@ _NAMES = frozenset(
         *("gradient_clip_val", "grad_clip_val", "gradient_clipping", "clip_grad_max_norm"),
     }
 )
+#: Elements of each stream that are read of two files; the bound holds for a part of the parameters.
+MOST = 1 << 24
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _ADAM = frozenset({"Adam", "AdamW", "AMSGrad", "NAdam", "RAdam"})
 
@@ -33,6 +43,7 @@ class Clipped:
     ----------
     parts: sums of every parameter whose moments were measured whole.
     premises: of all of them; what differs between groups has failed.
+    steps: of the optimizer, since its start or between two files.
     norm: the root mean square of the gradient norm, as the second moments remember it.
     even: whether all parameters took all steps, so that ``norm`` is exactly that.
     """
@@ -40,12 +51,13 @@ class Clipped:
     optimizer: OptimizerState
     parts: tuple[ParameterSums, ...]
     premises: AdamPremises
+    steps: int
     norm: float
     even: bool
 
     def against(self, limit: float) -> BoundResult:
         """Return the moments' norms over what a clip at ``limit`` allows."""
-        return clip(self.parts, limit, self.premises.step, self.premises)
+        return clip(self.parts, limit, self.steps, self.premises)
 
 
 def clipped(checkpoint: Checkpoint, measurements: Measurements) -> Iterator[Clipped]:
@@ -54,14 +66,74 @@ def clipped(checkpoint: Checkpoint, measurements: Measurements) -> Iterator[Clip
         parts = tuple(_parts(optimizer, index, measurements))
         if optimizer.kind not in _ADAM or not parts:
             continue
-        counts = Counter(part.own_steps for part in parts)
-        steps = max(counts)
-        premises = _premises(optimizer, steps)
-        if counts[steps] < 0.5 * len(parts) and checkpoint.run.step:
-            # every parameter skips steps: more steps of the optimizer only loosen the bound
-            premises = replace(premises, step=max(steps, checkpoint.run.step))
-        norm = gradient_norm(parts, premises.beta2)
-        yield Clipped(optimizer, parts, premises, norm, len(counts) == 1)
+        own = _steps(parts, checkpoint.run.step or 0)
+        premises = _premises(optimizer, own)
+        yield _clipped(optimizer, parts, premises, own, whole=True)
+
+
+def clipped_since(change: Change) -> Iterator[Clipped]:
+    """Iterate over the optimizers of the newer file by what its steps since the older one added."""
+    pairs = list(state_pairs(change.a, change.b, {}))
+    counters = change.a.run.step, change.b.run.step
+    counted = counters[1] - counters[0] if counters[0] and counters[1] else 0
+    for index, optimizer in enumerate(change.b.optimizers):
+        mine = [pair for pair in pairs if pair.optimizer == index and pair.has_moments]
+        if optimizer.kind not in _ADAM or not mine:
+            continue
+        added = list(_added(mine))
+        if not added:
+            continue
+        parts, premises = tuple(part for part, _ in added), [found for _, found in added]
+        failed = dict.fromkeys(word for one in premises for word in one.failed)
+        if len({(one.beta1, one.beta2, one.state_dtype) for one in premises}) > 1:
+            failed["betas"] = None
+        coupled = max(premises, key=lambda one: one.weight_decay * (not one.decoupled))
+        together = replace(coupled, failed=tuple(failed))
+        whole = len(parts) == sum(state.has_state for state in optimizer.states)
+        yield _clipped(optimizer, parts, together, _steps(parts, counted), whole=whole)
+
+
+def _added(pairs: Sequence[StatePair]) -> Iterator[tuple[ParameterSums, AdamPremises]]:
+    """Iterate over what the parameters' own steps added, as far as :data:`MOST` elements go."""
+    left = MOST
+    for pair in pairs:
+        size = pair.after.slots["exp_avg"].numel
+        taken = pair.before is not None and pair.premises.step > (pair.before.step or 0)
+        if size > left or not taken:
+            continue
+        left -= size
+        total = ParameterSums(0.0, 0.0, pair.premises.steps, 0)
+        try:
+            for older, newer in zip(*slot_chunks(pair), strict=True):
+                m_a, v_a = (older[slot].ravel() for slot in _MOMENTS)
+                m_b, v_b = (newer[slot].ravel() for slot in _MOMENTS)
+                total += added_sums(m_a, v_a, m_b, v_b, pair.premises)
+        except CkptoolsError:
+            continue
+        yield total, pair.premises
+
+
+def _steps(parts: Sequence[ParameterSums], counted: int) -> int:
+    """Return the steps of the optimizer: the most of any parameter, if most have that.
+
+    Else every parameter skips steps, and the run's own counter counts: more steps than were taken
+    only loosen the bound.
+    """
+    counts = Counter(part.own_steps for part in parts)
+    steps = max(counts)
+    return max(steps, counted) if counts[steps] < 0.5 * len(parts) else steps
+
+
+def _clipped(
+    optimizer: OptimizerState,
+    parts: tuple[ParameterSums, ...],
+    premises: AdamPremises,
+    steps: int,
+    *,
+    whole: bool,
+) -> Clipped:
+    even = whole and len({part.own_steps for part in parts}) == 1
+    return Clipped(optimizer, parts, premises, steps, gradient_norm(parts, premises.beta2), even)
 
 
 def _parts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from ckptools.compare.changes import compare
+from ckptools.stats.measure import measure
 from ckptools.types.evidence import Evidence
 from tests.builders.resumes import place, saved
 
@@ -114,6 +116,27 @@ def pair(
     if fault is not None:
         fault(newer)
     return compared(older or state(kind, steps=steps), newer)
+
+
+def later(
+    fault: Callable[[State], None] | None = None,
+    *,
+    clip: float | None = 0.5,
+    args: dict[str, Any] | None = None,
+    limits: dict[str, float] | None = None,
+    settings: dict[str, Any] | None = None,
+    steps: int = 20,
+) -> Evidence:
+    """Return the comparison of step 40 with a later step of the same run."""
+    before, after = state(clip=clip), state(clip=clip, steps=40 + steps)
+    for held in (before, after):
+        held["optimizer"]["param_groups"][0].update(settings or {})
+    if fault is not None:
+        fault(after)
+    found = compared(before, after | ({} if args is None else {"args": args}))
+    assert found.checkpoint is not None
+    measured = measure(found.checkpoint, threads=1)
+    return replace(found, measurements=measured, limits=limits or {})
 
 
 def compared(older: State, newer: State) -> Evidence:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import premises
+from ckptools.rules.changes import beside
+from ckptools.rules.clips import in_force
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -45,39 +46,30 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     References
         Pascanu et al. 2013; derivation in compare/bounds/clip.py.
     """
-    from ckptools.compare.clipping import clipped, limit_in  # numpy
+    from ckptools.compare.clipping import clipped  # numpy
 
     assert evidence.checkpoint is not None
     assert evidence.measurements is not None
-    stated: tuple[str, float] = (say("the limit set for this rule"), limit)
-    saved = limit_in(evidence.checkpoint.run)
-    if limit <= 0:
-        if saved is None:
-            return
-        stated = saved
+    clip = in_force(evidence, limit)
+    if clip is None:
+        return
     for one in clipped(evidence.checkpoint, evidence.measurements):
-        result = one.against(stated[1])
+        result = one.against(clip.value)
         if not result.above:
             continue
-        unknown = premises([result])
-        if limit <= 0:
-            unknown = unknown or say(
-                "that {argument} is one clip over all gradients is assumed", argument=stated[0]
-            )
+        unknown = clip.unknown(result)
         message = say(
             "a gradient norm of {norm:.4g} is remembered, {ratio:.4g} times what a clip at "
             "{limit:g} allows",
             norm=one.norm,
             ratio=result.ratio,
-            limit=stated[1],
+            limit=clip.value,
         )
         yield found(
             one.optimizer.key,
-            say("{statement} ({unknown})", statement=message, unknown=unknown)
-            if unknown
-            else message,
-            evidence={"gradient_norm": one.norm, "ratio": result.ratio, "clip": stated[1]},
-            limit=stated[1],
+            message + beside(unknown),
+            evidence={"gradient_norm": one.norm, "ratio": result.ratio, "clip": clip.value},
+            limit=clip.value,
             confidence="hint" if unknown else "",
             advice=advice.history(evidence),
         )

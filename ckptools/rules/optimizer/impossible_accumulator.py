@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ckptools.compare.targets import target_of
 from ckptools.rules import advice
-from ckptools.rules.changes import premises
+from ckptools.rules.changes import beside, premises
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import FEW, count
 from ckptools.types.evidence import Evidence
@@ -79,9 +79,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         )
         yield found(
             target,
-            say("{statement} ({unknown})", statement=statement, unknown=unknown)
-            if unknown
-            else statement,
+            statement + beside(unknown),
             evidence={"bound": bound, "ratio": str(result.ratio), "states": len(members)},
             limit=1.0,
             confidence="hint" if unknown else "",

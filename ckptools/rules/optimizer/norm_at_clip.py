@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ckptools.rules import advice
+from ckptools.rules.changes import of_one_run
+from ckptools.rules.clips import in_force
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # numpy, which a listing does without
+    from ckptools.compare.clipping import Clipped
 
 #: Usual clips, recognised where none is saved when the norm meets one to this precision.
 _USUAL = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 35.0, 40.0, 50.0, 100.0)
@@ -31,7 +37,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     What it means
         The root mean square of the gradient norm, as the second moments remember it, is at least
         98 % of the clip that the arguments state (or, where none is saved, meets a usual clip to
-        2e-4). At most the stated share of the remembered steps stayed below 95 % of it.
+        2e-4). At most the stated share of the remembered steps stayed below 95 % of it. Against an
+        earlier file the same is asked of the steps between both.
 
     Why it matters
         Training then moves by the direction of the gradients only: their size no longer matters,
@@ -50,34 +57,56 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         Pascanu et al. 2013; Markov's inequality over the steps' weights (compare/bounds/clip.py).
     """
     from ckptools.compare.bounds.clip import saturation  # numpy
-    from ckptools.compare.clipping import clipped, limit_in
+    from ckptools.compare.clipping import clipped, clipped_since
 
     assert evidence.checkpoint is not None
     assert evidence.measurements is not None
-    saved = limit_in(evidence.checkpoint.run)
-    stated = limit if limit > 0 else (saved[1] if saved is not None else None)
+    clip = in_force(evidence, limit)
     for one in clipped(evidence.checkpoint, evidence.measurements):
-        value = stated if stated is not None else _usual(one.norm)
-        steps = one.premises.step
-        if not one.even or value is None or steps < 10:
-            continue
-        if not 0.98 * value <= one.norm <= value * 1.001:
+        value = clip.value if clip is not None else _usual(one.norm)
+        if value is None or not _at(one, value):
             continue
         share = saturation(one.norm, value, _BELOW)
-        yield found(
-            one.optimizer.key,
-            say(
-                "the gradient norm is remembered as {norm:.5g} with a clip of {limit:g}: at most "
-                "{share:.0%} of the steps stayed below {below:.0%} of it",
+        message = say(
+            "the gradient norm is remembered as {norm:.5g} with a clip of {limit:g}: at most "
+            "{share:.0%} of the steps stayed below {below:.0%} of it",
+            norm=one.norm,
+            limit=value,
+            share=share,
+            below=_BELOW,
+        )
+        yield _found(evidence, one, message, value, share)
+    for change in of_one_run(evidence) if clip is not None else ():
+        for one in clipped_since(change):
+            if clip is None or not _at(one, clip.value):
+                continue
+            share = saturation(one.norm, clip.value, _BELOW)
+            message = say(
+                "the gradient norm of {steps} steps since {path} is {norm:.5g} with a clip of "
+                "{limit:g}: at most {share:.0%} of them stayed below {below:.0%} of it",
+                steps=one.steps,
+                path=change.a.path,
                 norm=one.norm,
-                limit=value,
+                limit=clip.value,
                 share=share,
                 below=_BELOW,
-            ),
-            evidence={"gradient_norm": one.norm, "clip": value, "unclipped_share": share},
-            limit=value,
-            advice=advice.history(evidence),
-        )
+            )
+            yield _found(evidence, one, message, clip.value, share)
+
+
+def _at(one: Clipped, clip: float) -> bool:
+    """Return whether all parameters together sit at the clip, over steps enough to say so."""
+    return one.even and one.steps >= 10 and 0.98 * clip <= one.norm <= clip * 1.001
+
+
+def _found(evidence: Evidence, one: Clipped, message: str, clip: float, share: float) -> Finding:
+    return found(
+        one.optimizer.key,
+        message,
+        evidence={"gradient_norm": one.norm, "clip": clip, "unclipped_share": share},
+        limit=clip,
+        advice=advice.history(evidence),
+    )
 
 
 def _usual(norm: float) -> float | None:
