@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,18 @@ DEEPSPEED_FILES = re.compile(
 )
 DEEPSPEED_FOLDERS = re.compile(r"global_step\d+")
 SERIES_FOLDERS = re.compile(r"(checkpoint|epoch|step|global_step)[-_]?\d+")
+
+DCP, DEEPSPEED = "torch.distributed.checkpoint (DCP)", "DeepSpeed"
+#: what makes one file of such a folder
+MERGERS = {
+    DCP: "python -m torch.distributed.checkpoint.format_utils dcp_to_torch {} merged.pth",
+    DEEPSPEED: "python -m deepspeed.utils.zero_to_fp32 {} merged",
+}
+
+#: endings that checkpoints usually have; only for advice, as the content decides
+CHECKPOINT_ENDINGS = re.compile(r"\.(pth|pt|bin|ckpt|safetensors|pth\.tar)$", re.IGNORECASE)
+#: how far below a folder checkpoints are looked for to name them, in levels and folders
+MAX_DEPTH, MAX_VISITED = 3, 500
 
 #: endings of files that never are checkpoints, so that a folder of pictures is not read
 SKIPPED_ENDINGS = re.compile(
@@ -152,11 +165,11 @@ def _distributed(folder: _Folder) -> str | None:
     if any(DCP_FILES.fullmatch(name) for name in folder.files) or any(
         os.path.lexists(os.path.join(folder.path, name, ".metadata")) for name in folder.folders
     ):
-        return "torch.distributed.checkpoint (DCP)"
+        return DCP
     if any(DEEPSPEED_FILES.fullmatch(name) for name in folder.files) or any(
         DEEPSPEED_FOLDERS.fullmatch(name) for name in folder.folders
     ):
-        return "DeepSpeed"
+        return DEEPSPEED
     return None
 
 
@@ -253,22 +266,44 @@ def _single(folder: _Folder, weights: list[str]) -> str:
 def _nothing(folder: _Folder) -> OpenError:
     """Return the error for a folder without a checkpoint of its own."""
     if "latest" in folder.files:
-        return _unsupported(folder.path, "DeepSpeed")
+        return _unsupported(folder.path, DEEPSPEED)
     series = sorted(name for name in folder.folders if SERIES_FOLDERS.fullmatch(name))
     if len(series) > 1:
         return _ambiguous(folder.path, series)
+    below = series or _below(folder.path)
+    if len(below) > 1:
+        return _ambiguous(folder.path, below)
     return UnknownFormat(
         "no checkpoint in this folder",
         where=folder.path,
-        next=f"try {os.path.join(folder.path, series[0])}" if series else None,
+        next=f"try {os.path.join(folder.path, below[0])}" if below else None,
     )
+
+
+def _below(path: str) -> list[str]:
+    """Return the folders below that seem to hold checkpoints, as a pipeline or a logger has them.
+
+    Only names are looked at, and no links are followed.
+    """
+    found: list[str] = []
+    for visited, (parent, folders, files) in enumerate(os.walk(path)):
+        if visited >= MAX_VISITED:
+            break
+        folders.sort()
+        inside = os.path.relpath(parent, path)
+        if parent != path and any(map(CHECKPOINT_ENDINGS.search, files)):
+            found.append(inside)
+        if inside.count(os.sep) >= MAX_DEPTH - 1:
+            folders.clear()
+    return found
 
 
 def _unsupported(path: str, kind: str) -> UnknownFormat:
     return UnknownFormat(
         f"a {kind} checkpoint; this kind is not supported yet, and nothing was read",
         where=path,
-        next="save a consolidated state dict and open that file",
+        next=f"where you trust it, {MERGERS[kind].format(shlex.quote(path))} (this unpickles), "
+        "then open merged",
     )
 
 

@@ -144,6 +144,18 @@ def test_a_folder_of_checkpoint_folders(tmp_path):
         open_container(str(tmp_path))
 
 
+def test_folders_below_are_named(tmp_path):
+    for inside in ("unet", "logs/version_0/checkpoints", "empty"):
+        (tmp_path / inside).mkdir(parents=True)
+    for file in ("unet/model.safetensors", "logs/version_0/checkpoints/last.ckpt"):
+        (tmp_path / file).touch()
+    with pytest.raises(AmbiguousLayout, match="logs/version_0/checkpoints, unet"):
+        open_container(str(tmp_path))
+    with pytest.raises(UnknownFormat) as caught:
+        open_container(str(tmp_path / "logs"))
+    assert str(caught.value.next).endswith("logs/version_0/checkpoints")
+
+
 def test_an_empty_folder(tmp_path):
     with pytest.raises(UnknownFormat, match="no checkpoint in this folder"):
         open_container(str(tmp_path))
