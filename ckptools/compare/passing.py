@@ -413,7 +413,7 @@ class _Chunk:
         eps, there = judging.pair.premises.eps, self.weights is not None
         everything = (*weights, *first, *second, used)
         coefficients = (known.moments, known.weights)
-        self.compiled.adam(*everything, there, *coefficients, eps, sums, good, screens)
+        self.compiled.adam(everything, there, *coefficients, eps, sums, good, screens)
         screens[:, 0] = np.sqrt(screens[:, 0])
         if self.weights is not None:
             self._take(self.part.distance, *self.weights, sums[0], good[0])
@@ -446,7 +446,7 @@ class _Chunk:
         """Add the replay of a single step, its learning rate solved from this chunk."""
         premises, sums = judging.pair.premises, np.zeros(5)
         w_a, w_b, m, v = streams
-        self.compiled.step_sums(*streams, known.step, sums, good)
+        self.compiled.step_sums(streams, known.step, sums, good)
         products, squares, slack, rest, count = sums.tolist()
         rate = LearningRate(products, squares, slack, rest, int(count))
         for start in np.flatnonzero(good == 0) * BLOCK:
@@ -457,7 +457,7 @@ class _Chunk:
             return
         screens = np.empty(self.blocks, np.float32)
         numbers = (rate.value, rate.uncertainty)
-        self.compiled.step_screen(*streams, known.step, *numbers, good, screens)
+        self.compiled.step_screen(streams, known.step, *numbers, good, screens)
 
         def exact(part: slice) -> BoundResult:
             return replay(w_a[part], w_b[part], m[part], v[part], premises, rate)

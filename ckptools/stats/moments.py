@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: largest magnitudes within 2**-SAFE .. 2**SAFE are not rescaled
-SAFE = 64
+from ckptools.stats.constants import SAFE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.stats import digest, moments
+from ckptools.stats.constants import GOLDEN, MIX_1, MIX_2, TINY
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -17,13 +18,6 @@ Floats = NDArray[np.float64]
 BLOCK = 1 << 15
 #: so few codes are counted one by one; more are counted into a histogram of their own
 _FEW = 1 << 12
-#: odd constants of the splitmix64 generator (Steele, Lea & Flood 2014)
-GOLDEN = 0x9E3779B97F4A7C15
-MIX_1 = 0xBF58476D1CE4E5B9
-MIX_2 = 0x94D049BB133111EB
-#: added to second moments before a square is divided by them, by bytes of the values: twice the
-#: smallest normal number, which is what underflow may have taken from them in one step
-TINY = {4: 2.0**-125, 8: 2.0**-1021}
 
 
 def count_codes(codes: NDArray[Any], histogram: Ints) -> None:

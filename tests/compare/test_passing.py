@@ -203,9 +203,8 @@ def test_no_screen_is_below_its_ratio(
     streams = [one.astype(np.float32) for one in (w_a, w_b, m_a, m_b, v_a, v_b)]
     w_a, w_b, m_a, m_b, v_a, v_b = streams
     out, flags = np.empty((3, 4), np.float32), np.ones((4, 3), np.uint8)
-    kernels.adam(
-        *streams, v_b, True, known.moments, known.weights, 1e-8, np.zeros((4, 6)), flags, out
-    )
+    everything = (*streams, v_b)
+    kernels.adam(everything, True, known.moments, known.weights, 1e-8, np.zeros((4, 6)), flags, out)
     for block in range(3):
         part = slice(block * 2048, min((block + 1) * 2048, size))
         exact = (
