@@ -18,7 +18,8 @@ EPOCHS = (
     "epochs_run", "last_epoch", "completed_epochs",
 )  # fmt: skip
 STEPS = (
-    "global_step", "step", "iteration", "iter", "iter_num", "iters", "iterations", "it", "niter",
+    "global_step", "global_steps", "step", "iteration", "iter", "iter_num", "iters", "iterations",
+    "it", "niter",
     "n_iter", "global_iter", "current_step", "current_iter", "cur_iter", "cur_step", "num_updates",
     "steps", "train_step", "total_steps_done", "optimizer_step", "update", "updates_done", "i_iter",
 )  # fmt: skip

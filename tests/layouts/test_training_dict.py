@@ -257,3 +257,11 @@ def test_counters_two_levels_down() -> None:
 def test_keys_that_only_sound_like_optimizers() -> None:
     found = read_checkpoint(container({"optimal_model": state_dict(*WEIGHTS)}))
     assert [one.name for one in found.weight_sets] == ["optimal"]
+
+
+def test_a_scheduler_s_state_alone_counts_no_epochs() -> None:
+    state = {"base_lrs": [0.1], "last_epoch": 12, "_step_count": 13, "_last_lr": [0.05]}
+    run = read_checkpoint(container(state)).run
+    assert run.epoch is None
+    assert run.scheduler is not None
+    assert run.scheduler["last_epoch"] == 12

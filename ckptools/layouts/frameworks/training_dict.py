@@ -6,6 +6,7 @@ from ckptools.layouts.assembly import Assembly
 from ckptools.layouts.nodes import mapping
 from ckptools.layouts.optimizer_state import is_optimizer
 from ckptools.layouts.registry import layouts
+from ckptools.layouts.run_state import helper_kind
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.container import Container
 from ckptools.types.wording import say
@@ -28,6 +29,9 @@ class TrainingDict:
         assembly = Assembly(container, "training-dict")
         if is_optimizer(container.root):
             assembly.entry("optimizer", container.root)
+            return assembly.checkpoint()
+        if (kind := helper_kind("", container.root)) is not None:
+            assembly.run.note(kind, container.root)  # a scheduler's or scaler's state alone
             return assembly.checkpoint()
         top = list((mapping(container.root) or {}).items())
         for key, node in top[:MOST]:
