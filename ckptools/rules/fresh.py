@@ -12,6 +12,8 @@ from ckptools.types.evidence import Evidence
 
 #: Smaller tensors are compatible with too much.
 LEAST_ELEMENTS = 1024
+#: A spread that is known to two or three percent meets one of many normal initialisers by chance.
+_LEAST_NORMAL = 8192
 #: Roles whose fresh state says nothing about training: rarely touched, or frozen on purpose.
 _UNTOLD = frozenset({"embedding", "lora", "norm", "position", "query", "scale"})
 
@@ -60,7 +62,8 @@ def fresh_matrices(evidence: Evidence, judged: Sequence[Measured]) -> list[Measu
 
     No trained matrix is uniform between sharp bounds.  But many are nearly normal, have by chance
     the spread of one of the normal initialisers, or keep it while they move a little: a normal one
-    counts only in a stack whose other blocks look different, and beside a bias that is fresh, too.
+    counts only if it is large, in a stack whose other blocks look different, and beside a bias
+    that is fresh, too.
     """
     roles = [(tensor.set, tensor.stack, suffix(tensor)) for tensor, _ in judged]
     number = Counter(roles)
@@ -70,7 +73,8 @@ def fresh_matrices(evidence: Evidence, judged: Sequence[Measured]) -> list[Measu
         names = hit[1].initializers or ()
         alone = role[1] is not None and 2 * alike[role] < number[role]
         uniform = any("uniform" in name for name in names)
-        if uniform or (names and alone and _bias_may_be_fresh(evidence, hit[0])):
+        large = hit[1].numel >= _LEAST_NORMAL
+        if uniform or (names and alone and large and _bias_may_be_fresh(evidence, hit[0])):
             fresh.append(hit)
     return fresh
 

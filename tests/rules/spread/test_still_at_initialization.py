@@ -64,3 +64,19 @@ def test_a_block_that_was_reset_is_one_finding() -> None:
             weights[name] = fresh[name]
     (finding,) = judge(Builder(weights).evidence()).findings
     assert (finding.code, finding.target) == ("SPR105", "decoder.layers.4")
+
+
+def normal(width: int) -> Evidence:
+    """Return trained blocks; one matrix has by chance the spread of Glorot's normal draw."""
+    rng = np.random.default_rng(7)
+    names = [f"blocks.{block}.attn.k.weight" for block in range(6)]
+    weights = {name: rng.standard_t(2, (width, width)) * 0.5 for name in names}
+    weights[names[2]] = rng.standard_normal((width, width)) / np.sqrt(width)
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    return Builder(weights, run=RunState(epoch=12)).evidence()
+
+
+def test_a_small_matrix_meets_a_normal_draw_by_chance() -> None:
+    assert judge(normal(32), select=["SPR105"]).findings == ()
+    (finding,) = judge(normal(128), select=["SPR105"]).findings
+    assert finding.target == "blocks.2.attn.k.weight"
