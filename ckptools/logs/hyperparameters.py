@@ -49,6 +49,11 @@ def opens_configuration(line: str) -> bool:
     return _OPENS.match(line) is not None
 
 
+def is_nested(line: str) -> bool:
+    """Return whether a line of a dump is indented and gives one name a number, even an epoch."""
+    return line[:1].isspace() and _ENTRY.match(line) is not None
+
+
 def settings_in(text: str, number: int) -> Iterator[Statement]:
     """Yield what one line of a dump sets; a clip among it as what it is, too."""
     entry = _ENTRY.match(text)

@@ -12,7 +12,15 @@ from ckptools.logs.builder import Builder
 PLACES = {
     "epoch": ("epoch", "current_epoch"),
     "iter": ("iter", "iteration"),
-    "step": ("step", "global_step", "_step", "trainer/global_step", "current_steps", "num_updates"),
+    "step": (
+        "step",
+        "global_step",
+        "_step",
+        "trainer/global_step",
+        "current_steps",
+        "num_updates",
+        "global_step/max_steps",
+    ),
     "phase": ("mode", "phase", "split"),
 }
 _PLACE_KEYS = {name for names in PLACES.values() for name in names}
@@ -49,7 +57,8 @@ def _real(value: Any) -> float | None:
 
 
 def _whole(value: Any) -> int | None:
-    number = _real(value)
+    """Return a count, also of one that is written with what it counts to, as 10/300."""
+    number = _real(value.partition("/")[0] if isinstance(value, str) else value)
     return None if number is None or abs(number) >= 2**62 else int(number)
 
 

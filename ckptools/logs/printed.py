@@ -17,7 +17,8 @@ from ckptools.logs.statements import EPOCH, NUMBER, STEP
 _WORD = r"(?<![A-Za-z_\u4e00-\u9fff])[A-Za-z_\u4e00-\u9fff][\w./@\u4e00-\u9fff-]{0,120}"
 _LEAD = (
     r"(?:(?:train(?:ing)?|val(?:idation)?|test|eval|avg|average|mean|total|aux(?:iliary)?|gradient|"
-    r"grad|learning|largest|smallest|max(?:imum)?|min(?:imum)?|valid|main)\s+){0,2}"
+    r"grad|learning|largest|smallest|max(?:imum)?|min(?:imum)?|valid|main|best|lowest|highest|"
+    r"previous|expected|target)\s+){0,3}"
 )
 _VALUE = rf"({NUMBER}|[-+]?(?:nan|inf(?:inity)?)\b)"
 _PAIR = re.compile(
@@ -27,13 +28,13 @@ _PAIR = re.compile(
     re.I,
 )
 _QUANTITY = (
-    r"(?:\w*loss(?:es)?(?:_\w+)?|损失|lr|learning[ _]rate|grad[ _]?norm|gnorm|ppl|perplexity|"
-    r"acc(?:uracy)?|acc@\d|top[-_]?[15]|m?iou|map\w*|nll|mse|mae|psnr|bleu)"
+    r"(?:\w*loss(?:es)?(?:_\w+)?|损失|lr|learning[ _]rate|grad(?:ient)?[ _]?norm|gnorm|ppl|"
+    r"perplexity|acc(?:uracy)?|acc@\d|top[-_]?[15]|m?iou|map\w*|nll|mse|mae|psnr|bleu)"
 )
 #: a quantity and its number with nothing but a blank between them
 _BARE = re.compile(
     rf"(?<![\w.@/-])({_LEAD}{_QUANTITY})\s+{_VALUE}"
-    rf"(?=\s*(?:[,;|(（%，；]|$)|\s\s|\s(?:{_QUANTITY}|time|data|epoch|step|iter)\b)",
+    rf"(?=\s*(?:[,;|(（%，；。<>]|\.?$)|\s\s|\s(?:{_QUANTITY}|time|data|epoch|step|iter)\b)",
     re.I,
 )
 #: words that belong to the name behind them, within a field between two bars
@@ -45,25 +46,31 @@ _LAYER = re.compile(
 _ITER = re.compile(
     r"\[\s*\d+(?:/\d+)?\s*\]\s*\[\s*(\d{1,18})\s*/|\[\s*(\d{1,18})/\d+ \(\s*\d+%\)\]|"
     r"\bepoch \d+:\s+(\d{1,18}) ?/ ?\d|\bepoch\b[^|]{0,40}\|[^|]{0,200}\|\s*(\d{1,18})/\d+ \[|"
-    r"^\s*(\d{1,18})/\d+ \[[=>.]",
+    r"^\s*(\d{1,18})/\d+ \[[=>.]|\bbatch\s*[:#]?\s*\[?\s*(\d{1,18})\s*/\s*\d|"
+    r"\btrain:\s*\d+\s*/\s*\d+\s*\(\s*\d+%\) \[\s*(\d{1,18})\s*/|"
+    r"^\s*\[\d+,\s*(\d{1,18})\]\s+loss",
     re.I,
 )
 #: behind a number: it is one of so many
 _OF_SO_MANY = re.compile(r"\s*/\s*\d")
 #: what may stand before a place that holds on: nothing, a time, a word of the kind of line
 _BEFORE_PLACE = re.compile(
-    r"[^\w(（]*(?:\d[\d:,.\- T]*[^\w(（]+)?"
-    r"(?:(?:train\w*|val\w*|test|eval\w*|info|end|after)\W+){0,3}",
+    r"[^\w(（]*(?:\d[\d:,./\- T]*[^\w(（]+)?"
+    r"(?:(?:train\w*|val\w*|test|eval\w*|info|end|after|训练|验证|测试|信息|"
+    r"[\w.]+(?=:(?:\S|$)| - ))\W+){0,3}",
     re.I,
 )
 #: a line of the validation or a test: what may stand before the word, and behind it
 _PHASE = re.compile(
-    r"(?:[^A-Za-z\u4e00-\u9fff]|\b(?:info|epoch|rank|step|iter)\b|轮次|第|轮)*?(?<![A-Za-z_])"
+    r"(?:[^A-Za-z\u4e00-\u9fff]|\b(?:info|epoch|rank|step|iter)\b|"
+    r"\b[A-Za-z_]\w*:(?=\S)|轮次|第|轮)*?(?<![A-Za-z_])"
     r"(?:(?P<val>val(?:id|idation)?|eval(?:uation|uating)?|验证集?|评估)|(?P<test>test|测试集?))"
-    r"(?:\s*[\]】)|\[]|\s*[:：](?!\s*[-+.\d])|\s+(?:set|epoch|results?|metrics|stats)\b|"
+    r"(?:\s*[\]】)|\[]|(?:结果|指标)?\s*[:：](?!\s*[-+.\d])|\s+(?:set|epoch|results?|metrics|stats)\b|"
     r"\s+loss at\b)",
     re.I,
 )
+_TRAINING = re.compile(r"\W*(?:train(?:ing)?|训练)(?:集|\s+(?:set|results?|metrics))?\W*", re.I)
+_SAYS = re.compile(r"[^\W_]")
 _RATES = re.compile(r"^\W*(?:学习率|learning rates)\s*[:：](?!\s*[-+.\d])", re.I)
 #: a step is spoken of, and nothing said about where the run is
 _QUOTED = re.compile(r"resum|load|restor|from\b|sav(?:e|ing)|checkpoint|继续|恢复|加载|保存", re.I)
@@ -178,9 +185,9 @@ def _counters(text: str, *, within: bool) -> tuple[Span | None, Span | None]:
     """Return where iteration and step stand; ``within`` an epoch, one of so many is no step."""
     found, step = _ITER.search(text), STEP.search(text)
     iter = found and found.span(found.lastindex or 0)
-    if step is not None and within and _OF_SO_MANY.match(text, step.end(1)):
-        return iter or step.span(1), None
-    return iter, step and step.span(1)
+    if step is not None and within and _OF_SO_MANY.match(text, step.end(step.lastindex or 0)):
+        return iter or step.span(step.lastindex or 0), None
+    return iter, step and step.span(step.lastindex or 0)
 
 
 def _is_aside(text: str, valued: bool) -> bool:
@@ -193,6 +200,14 @@ def _is_aside(text: str, valued: bool) -> bool:
 def _phase_of(text: str) -> str:
     match = _PHASE.match(text)
     return "train" if match is None else "val" if match["val"] else "test"
+
+
+def announced(text: str) -> str | None:
+    """Return the phase that the lines behind this one are of, where it says nothing else."""
+    match = _PHASE.match(text + ":")
+    if match is not None and not _SAYS.search(text, match.end() - 1):
+        return "val" if match["val"] else "test"
+    return "train" if _TRAINING.fullmatch(text) else None
 
 
 def _number(text: str, span: Span) -> Span | float:

@@ -9,13 +9,16 @@ from ckptools.types.records import Statement
 
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 EPOCH = re.compile(
-    r"(?:\bepoch|轮次|轮数(?=\D{1,4}\d+\s*/)|\btrain:(?=\s*\d+\s*\[))\s*[:#：]?\s*\[?\s*"
+    r"(?:\bepoch|轮次|轮数(?=\D{1,4}\d+\s*/)|"
+    r"\btrain:(?=\s*\d+\s*(?:/\s*\d+\s*\(\s*\d+%\)\s*)?\[)|"
+    r"(?<![^\s])(?=\[\d+/\d+\] ?\[\d+/\d+\]|\[\d+,\s*\d+\]\s+loss))"
+    r"\s*[:#：]?\s*\[?\s*"
     r"(\d{1,15}(?:\.\d{1,15})?)|第\s*(\d{1,15})\s*(?:轮|个?epoch)",
     re.I,
 )
 STEP = re.compile(
     r"(?:\b(?:global[_ ])?(?:step|iter(?:ation)?)|\bnum_updates|(?<!总)步数|迭代(?:次数)?)"
-    r"\s*[:：=#]?\s*\[?\s*(\d{1,18})",
+    r"\s*[:：=#]?\s*\[?\s*(\d{1,18})|第\s*(\d{1,18})\s*(?:步|次迭代)",
     re.I,
 )
 
@@ -36,7 +39,9 @@ _WARNINGS = re.compile(
     re.I,
 )
 _STEPS = re.compile(
-    r"(\d[\d,]{0,15})\s*(?:training )?(?:steps\b|步)|total steps\W{0,3}(\d{1,15})", re.I
+    r"(?<![第\d,])(?<!第\s)(\d[\d,]{0,15})\s*(?:training )?(?:steps\b|步)|"
+    r"total steps\W{0,3}(\d{1,15})",
+    re.I,
 )
 _EXPECTED = re.compile(
     rf"(?:预期|目标|expect\w*|target|aim)[^\d\n]{{0,40}}?({NUMBER})\s*(?:-|–|~|to|到|至)\s*({NUMBER})",

@@ -21,7 +21,7 @@ _LAYERS = (
 
 def _phase(english: str, chinese: str) -> re.Pattern[str]:
     """Return what begins the name of a phase's value; English words end where they end."""
-    return re.compile(rf"^(?:(?:{english})(?!(?-i:[a-z]))|{chinese})(?:集)?[_/.\s]*", re.I)
+    return re.compile(rf"^(?:(?:{english})(?!(?-i:[a-z]))|{chinese})(?:集)?[-_/.\s]*", re.I)
 
 
 _PHASES = (
@@ -72,7 +72,7 @@ _NAMED = {
 }
 #: what stands in a log beside losses and never belongs into a total
 _NOT_A_LOSS = re.compile(
-    r"^(?:total|total_.*|aux_total|best.*|.*_best|gradient_warning|(?:base_|train_)?lr(?:[/_.].*)?|grad_norm.*|time|data_time|memory|eta|epoch|"
+    r"^(?:total|total_.*|aux_total|(?:best|lowest|highest|previous|expected|target).*|.*_best|gradient_warning|(?:base_|train_)?lr(?:[/_.].*)?|grad_norm.*|time|data_time|memory|eta|epoch|"
     r"iter|step|accuracy|.*_?acc(?:uracy)?|.*map.*|.*runtime|.*_per_second|n_parameters|clipped|"
     r"(?:loss_|grad_|amp_|scaler_)?scale|loss_scaler|class_error|valid.*|total_flos|.*unscaled|momentum|.*_ema|cardinality.*|.*ratio)$",
     re.I,

@@ -236,7 +236,7 @@ def _chinese() -> Wild:
     rows: tuple[Row, ...] = (
         ("train", 1.0, 100, None, "total", 8.2023),
         ("train", 1.0, 100, None, "分类", 4.9953),
-        ("val", 1.0, 100, None, "accuracy", 81.25),
+        ("val", 1.0, None, None, "accuracy", 81.25),
     )
     return Wild(text, 5, rows, (("学习率", 0.001),))
 
@@ -255,10 +255,71 @@ def _hugging_face() -> Wild:
     return Wild(text, 3 + 2, rows, (("Num Epochs", 3),))
 
 
+def _phases() -> Wild:
+    text = "".join(
+        f"Epoch {e}\n  train_loss: 2.{e}\nValidation:\n  loss: 3.{e}\n  acc: 0.5\n" for e in (1, 2)
+    ) + (
+        "INFO:root:Epoch 3 Validation:\nINFO:root:loss: 3.5\nINFO:root:Epoch 4 loss: 2.5\n"
+        "INFO:root:accuracy: 0.625\n=== Test ===\nloss: 4.5\nBest val loss: 0.125 at epoch 2\n"
+    )
+    rows: tuple[Row, ...] = (
+        ("train", 1.0, None, None, "total", 2.1),
+        ("val", 1.0, None, None, "total", 3.1),
+        ("val", 2.0, None, None, "accuracy", 0.5),
+        ("val", 3.0, None, None, "total", 3.5),
+        ("train", 4.0, None, None, "total", 2.5),
+        ("train", 4.0, None, None, "accuracy", 0.625),
+        ("test", 4.0, None, None, "total", 4.5),
+        ("train", 2.0, None, None, "Best_val", 0.125),
+    )
+    return Wild(text, 2 * 3 + 5, rows)
+
+
+def _brackets() -> Wild:
+    text = (
+        "[0/25][0/782] Loss_D: 1.5 Loss_G: 2.5\n[1/25][700/782] Loss_D: 1.25 Loss_G: 2.25\n"
+        "[2,  2000] loss: 2.173\nEpoch [3/5], Step [100/600], Loss: 0.5\n"
+        "Epoch 4/5 Batch 50/100 Loss: 0.25\n[训练] 第5轮 第300步 损失: 0.75\n"
+        "Train:    6/80 (  7%) [ 101/3712 (  3%)]  Loss: 0.375 (0.37)\n"
+    )
+    rows: tuple[Row, ...] = (
+        ("train", 1.0, 700, None, "Loss_G", 2.25),
+        ("train", 2.0, 2000, None, "total", 2.173),
+        ("train", 3.0, 100, None, "total", 0.5),
+        ("train", 4.0, 50, None, "total", 0.25),
+        ("train", 5.0, None, 300, "total", 0.75),
+        ("train", 6.0, 101, None, "total", 0.375),
+    )
+    return Wild(text, 2 * 2 + 5, rows)
+
+
+def _by_epoch() -> Wild:
+    text = (
+        "| 指标 | Epoch 12 | Epoch 13 |\n|---|---|---|\n| loss_total | 36.2 | 35.96 |\n"
+        "| mAP | - | 0.5 |\n\n| 参数 | 值 |\n|---|---|\n| lr | 0.0001 |\n"
+    )
+    rows: tuple[Row, ...] = (
+        ("train", 12.0, None, None, "total", 36.2),
+        ("train", 13.0, None, None, "total", 35.96),
+        ("train", 13.0, None, None, "mAP", 0.5),
+    )
+    return Wild(text, 3, rows)
+
+
+def _nested() -> Wild:
+    text = (
+        "Config:\n  loss:\n    cls: 2.0\n  train:\n    epoch: 24\n    step: 100\n    aux: 0.5\n\n"
+        "Epoch 1/24 loss: 0.5\nEpoch 2/24 loss: 0.25\n"
+    )
+    rows: tuple[Row, ...] = (("train", 1.0, None, None, "total", 0.5),)
+    return Wild(text, 2, rows, (("aux", 0.5), ("epoch", 24)))
+
+
 WILD: dict[str, Wild] = {
     made.__name__.strip("_"): made()
     for made in (
         _detectron2, _fairseq, _megatron, _nanogpt, _timm, _imagenet, _lightning, _keras,
         _deepspeed, _nodes, _coloured, _columns, _markdown, _chinese, _hugging_face,
+        _phases, _brackets, _by_epoch, _nested,
     )
 }  # fmt: skip

@@ -183,3 +183,14 @@ def test_cut_files_and_garbage_give_clean_errors(
         path.write_bytes(write(made).encode()[:cut] + noise)
         with contextlib.suppress(CkptoolsError):
             audit(read(path))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["optimizer_config = dict(grad_clip=dict(max_norm=35, norm_type=2))", "'max_norm': 35.0,"],
+)
+def test_the_clip_of_a_printed_configuration_is_stated(line: str, tmp_path: Path) -> None:
+    text = mm_logs.mmcv_text(mm_logs.rows())
+    log = read(mm_logs.write(tmp_path / "a.log", f"{line}\n{text}"))
+    assert [(one.kind, one.values) for one in log.statements] == [("clip", (35.0,))]
+    assert len(log) == len(read(mm_logs.write(tmp_path / "b.log", text)))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ckptools.logs import hyperparameters
 from ckptools.logs.builder import Builder, last_digit
 from ckptools.logs.learning import STRANGE, TALK, Learner, Lines, Said, Span, by_line, read_lines
-from ckptools.logs.printed import HOLDS, REMARK, is_value, said
+from ckptools.logs.printed import HOLDS, REMARK, announced, is_value, said
 from ckptools.logs.reading import looks_like_text
 from ckptools.logs.registry import readers
 from ckptools.logs.statements import EPOCH, NUMBER, statements
@@ -89,6 +89,8 @@ def understand(line: str) -> Said | None:
     here, found = said(text), EPOCH.search(text)
     if found and here.flags & HOLDS and here.epoch != found.span(1 if found[1] else 2):
         return None  # two epochs
+    if not here.keys and announced(text):
+        return None
     if where is None:
         return replace(here, flags=here.flags | (_STATES if stated else 0))
 
@@ -142,21 +144,28 @@ class _Page:
     plan: str = ""
     guess: bool = False
     settings: bool = False
+    phase: str = "train"
     held: list[_Held] | None = field(default_factory=list)
 
     @property
     def plain(self) -> bool:
         """Whether lines mean here what they say."""
         told = not (self.plan or self.guess or self.columns or self.grid or self.settings)
-        return told and self.held is None
+        return told and self.held is None and self.phase == "train"
 
     def take(self, line: str, number: int) -> None:
         """Read one line, of a very long one the beginning."""
         line = line[:_LONGEST]
+        if not line.strip():
+            self.columns = []
         if _QUESTION.match(line) or not line.strip() or self._is_heading(line) or self.guess:
             return
         text, _ = _without_markup(line)
-        here = said(text)
+        if self.settings and hyperparameters.is_nested(text):
+            self._state(text, number, self.epoch)
+            self._note_settings(text, number)
+            return
+        here = self._phased(said(text), text)
         epoch = self._epoch_of(text, here)
         if not self.plan and (self._table(text, epoch) or self._grid(text, epoch)):
             return
@@ -167,6 +176,17 @@ class _Page:
     def finish(self) -> None:
         """End the file: what never found a place stands without one."""
         self._release(())
+
+    def _phased(self, here: Said, text: str) -> Said:
+        """Give a line the phase that was announced above it; one with a place ends that."""
+        told = None if here.keys else announced(text)
+        if told is not None:
+            self.phase = told
+        elif here.phase == "train" and (here.epoch or here.iter or here.step) is not None:
+            self.phase = "train"
+        if here.phase != "train" or self.phase == "train":
+            return here
+        return replace(here, phase=self.phase, flags=here.flags | REMARK)
 
     def _set(self, text: str, number: int, here: Said) -> bool:
         """Note settings where a heading announced some; the first line with a place ends them."""
@@ -222,6 +242,7 @@ class _Page:
         if match is not None and self.held is not None:
             self._release(())
         self.settings = hyperparameters.is_configuration(titles)
+        self.phase = announced(titles[-1]) or "train"
         self.guess = any(_GUESS.search(one) for one in titles)
         self.plan = next((one for one in reversed(titles) if _PLAN.search(one)), "")
         if not self.guess and not self.plan and (found := EPOCH.search(title)):
@@ -307,6 +328,8 @@ class _Page:
     def _cells(self, names: Sequence[str], cells: Sequence[str], epoch: float) -> None:
         """Add the numbers of a row, which begins with a layer, an epoch or a step."""
         kind = next((kind for kind, title in _COUNTS if title.fullmatch(names[0])), "")
+        if not kind and is_value(cells[0]):
+            self._by_epoch(names, cells)
         pairs = [
             (name, cell)
             for name, cell in zip(names[1:], cells[1:], strict=False)
@@ -326,6 +349,15 @@ class _Page:
         self._open(place, [name for name, _ in pairs])
         for name, cell in pairs:
             self.builder.add_text(name, cell)
+
+    def _by_epoch(self, names: Sequence[str], cells: Sequence[str]) -> None:
+        """Add the numbers of a row that gives one quantity in a column for each epoch."""
+        for name, cell in zip(names[1:], cells[1:], strict=False):
+            epoch = EPOCH.search(name)
+            if epoch and re.fullmatch(NUMBER, cell):
+                place = (float(epoch[1] or epoch[2]), UNKNOWN, UNKNOWN)
+                self._open(place, [cells[0]], leads=False)
+                self.builder.add_text(cells[0], cell)
 
     def extend(self, lines: Lines, start: int, stop: int) -> None:
         """Read known lines together, as :meth:`take` would one by one."""

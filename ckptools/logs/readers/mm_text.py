@@ -17,6 +17,7 @@ from ckptools.logs.builder import Builder, last_digit
 from ckptools.logs.learning import TALK, Learner, Lines, Said, Span, by_line, read_lines
 from ckptools.logs.reading import looks_like_text
 from ckptools.logs.registry import readers
+from ckptools.types.records import Statement
 
 _ENTRY = re.compile(
     r"\b(?P<unit>Epoch|Iter)\s*(?:\((?P<phase>train|val|test)\))?\s*"
@@ -27,6 +28,7 @@ _PAIR = re.compile(
     r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|[-+]?(?:nan|inf))(?=[,\s]|$)",
     re.I,
 )
+_CLIP = re.compile(r"\bmax_norm['\"]?\s*[=:]\s*(\d{1,9}(?:\.\d{1,9})?)")
 _TIMING = {"time", "data_time", "memory", "eta"}
 #: of the validation: says nothing about restarts
 _ASIDE = 1
@@ -48,7 +50,7 @@ class MmText:
         """Read the lines, ``together`` where their shapes are known."""
 
         def take(line: str, number: int) -> None:
-            _take(line, builder)
+            _take(line, number, builder)
 
         def extend(lines: Lines, start: int, stop: int) -> None:
             opens = np.ones(stop - start, np.bool_)
@@ -61,9 +63,11 @@ class MmText:
             by_line(path, take)
 
 
-def understand(line: str) -> Said:
-    """Return what a line says; a progress line of the validation is talk."""
+def understand(line: str) -> Said | None:
+    """Return what a line says; a progress line of the validation is talk, a clip is stated."""
     match = _ENTRY.search(line) if "[" in line else None
+    if match is None and "max_norm" in line:
+        return None
     pairs = [] if match is None else list(_PAIR.finditer(line, match.end()))
     keys = tuple(pair[1] for pair in pairs)
     phase = (match and match["phase"]) or "train"
@@ -87,9 +91,15 @@ def _number(line: str, span: Span) -> Span | float:
     return span if line[span[1] - 1] in "0123456789." else float(line[slice(*span)])
 
 
-def _take(line: str, builder: Builder) -> None:
-    """Add the values of one line."""
+def _take(line: str, number: int, builder: Builder) -> None:
+    """Add the values of one line, or note the clip of the configuration."""
     said = understand(line)
+    if said is None:
+        clip = _CLIP.search(line)
+        if clip is not None:
+            stated = Statement("clip", (float(clip[1]),), "", None, number, line.strip())
+            builder.state(stated)
+        return
     if not said.keys:
         return
     places = (said.epoch, said.iter)

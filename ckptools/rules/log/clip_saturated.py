@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ckptools.logs.audit import Audit
 
 
+#: clips up to this one are habits of recipes that train well
+_HABIT = 1.0
+
+
 @rule("LOG105", "clip-saturated", severity="warning", confidence="hint", needs=("log",), limit=10.0)
 def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     """Every gradient norm in the log is many times the clip.
@@ -28,7 +32,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
 
     False alarms
         Not yet measured; hint. Logs that print only their largest norms look the same; runs that
-        clip at 0.1 or 1 by habit are the reason for the limit, the smallest ratio that counts.
+        clip at 0.1 or 1 by habit are the reason for the limit, the smallest ratio that counts, and
+        such a clip is never more than a note.
 
     What to do
         Look for what makes the gradient large, instead of moving the clip.
@@ -61,4 +66,5 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         evidence={"smallest": clip.smallest, "largest": clip.largest, "seen": clip.seen},
         limit=limit,
         advice=again(audit, "--format", "json"),
+        severity="note" if clip.limit <= _HABIT else "",
     )
