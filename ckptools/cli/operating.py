@@ -30,14 +30,21 @@ def command_of(name: str) -> click.Command:
         force: bool,
         dry_run: bool,
         in_place: bool,
+        verify: bool | None,
         **parameters: Any,
     ) -> Result:
         from ckptools.workflows.find import resolve
         from ckptools.workflows.operate import operate
 
-        source = resolve(checkpoint, output.say)
         return operate(
-            name, source, target, force=force, dry_run=dry_run, in_place=in_place, **parameters
+            name,
+            resolve(checkpoint, output.say),
+            target,
+            force=force,
+            dry_run=dry_run,
+            in_place=in_place,
+            verify=verify,
+            **parameters,
         )
 
     made = click.command(name, help=_help(operation))(command)
@@ -83,5 +90,10 @@ WRITING = (
     click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing."),
     click.option(
         "--in-place", is_flag=True, help="Replace CHECKPOINT itself; the undo file is kept."
+    ),
+    click.option(
+        "--verify/--no-verify",
+        default=None,
+        help="Hash every byte and read all of it back; by default below 1 GiB and in place.",
     ),
 )

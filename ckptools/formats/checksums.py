@@ -19,6 +19,8 @@ from ckptools.types.container import Container, Fault, Record
 from ckptools.types.tensor import Storage
 from ckptools.types.wording import say
 
+#: files of fewer bytes are read whole to be checked, unless told otherwise
+VERIFIED_BELOW = 1 << 30
 CHUNK = 4 << 20
 #: CRC-32's polynomial with the bits in the order in which zip computes (least significant first).
 _POLYNOMIAL = 0xEDB88320

@@ -69,22 +69,40 @@ def _buffered(source: int, target: int, count: int, start: int, position: int) -
     return os.pwrite(target, data, position)
 
 
+def allocate(descriptor: int, size: int) -> None:
+    """Set disk blocks aside for ``size`` bytes of an empty file, where the file system can.
+
+    Its length stays; cutting it to what was written gives the rest back.  Blocks that are known
+    before are cheaper to write, and a full disk is noticed before anything is.
+
+    Raises OSError when there is no room.
+    """
+    call = _linux("fallocate")
+    if call is None or not size:
+        return
+    keep_size = 1
+    if call(descriptor, keep_size, ctypes.c_int64(0), ctypes.c_int64(size)):
+        code = ctypes.get_errno()
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(code, os.strerror(code))
+
+
 def begin_writeback(descriptor: int, start: int, length: int) -> None:
     """Let the disk begin with a range that was just written, where the platform knows how.
 
-    The ``fsync`` at the end finds little left to do then.  (``POSIX_FADV_DONTNEED`` begins it, too,
-    but drops pages that are to be read back.)
+    The ``fsync`` at the end finds little left to do then.  The call waits while the disk's queue
+    is full.  (``POSIX_FADV_DONTNEED`` begins it, too, but drops pages that are to be read back.)
     """
-    call = _sync_file_range()
+    call = _linux("sync_file_range")
     if call is not None:
         begin = 2
         call(descriptor, ctypes.c_int64(start), ctypes.c_int64(length), begin)
 
 
 @functools.cache
-def _sync_file_range() -> Any:
-    """Return Linux' call, None elsewhere."""
+def _linux(name: str) -> Any:
+    """Return a call that only Linux has, None elsewhere."""
     try:
-        return ctypes.CDLL(None).sync_file_range
+        return getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None

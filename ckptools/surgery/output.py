@@ -1,8 +1,9 @@
 """A new file while it is written, and the reading that follows the writing and checks it.
 
 The writer notes what each stretch of the file must read back as: a checksum, or the same bytes as
-some range of the source.  A second thread reads behind it, so that hash and check of a large file
-cost no time of their own.
+some range of the source.  Where all of it is to be read back, a second thread does so behind the
+writer.  Another one sends what was written to the disk, so that the ``fsync`` at the end finds
+little left to do.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from ckptools.errors import CorruptFile, VerificationFailed
-from ckptools.surgery.kernel_copy import begin_writeback, copy_range
+from ckptools.errors import VerificationFailed
+from ckptools.surgery.identity import STEP, Identity, Stated, fill
+from ckptools.surgery.kernel_copy import allocate, begin_writeback, copy_range
 from ckptools.types.container import Record
 
-#: read at once; small enough to stay in the processor's cache between copy, hash and checksum
-STEP = 1 << 20
 #: copied at once, so that the reader can follow and Ctrl-C is heard
 _COPY_STEP = 64 << 20
 #: fresh bytes are noted in pieces of about this length
@@ -45,14 +45,12 @@ class Written:
 
     Attributes
     ----------
-    source, output: SHA-256 of both; None where there is no such file.
-    sizes: their lengths.
+    source, output: what tells them from others; None where there is no such file.
     moved: ranges that stand in both, for undo.
     """
 
-    source: str | None
-    output: str | None
-    sizes: tuple[int, int]
+    source: Identity | None
+    output: Identity | None
     moved: tuple[Moved, ...] = ()
 
 
@@ -64,12 +62,15 @@ Result = dict[str, Written]
 class Piece:
     """``length`` bytes of the new file and what they must read back as.
 
-    ``crc`` is their checksum; without one they equal the source's bytes from ``source`` on.
+    Attributes
+    ----------
+    crc: their checksum; without one they equal the source's bytes.
+    source: where they stand in the source; None for fresh bytes.
     """
 
     length: int
     crc: int | None = None
-    source: int = 0
+    source: int | None = None
     name: str = "the new bytes"
 
 
@@ -81,23 +82,32 @@ class Output:
     file: an empty binary file.
     source: descriptor of the file that copies come from.
     records: archive entries of the source; copies of them are checked by their checksums.
+    pool: a thread of it sends to the disk what was written; without one that waits for the end.
 
     Attributes
     ----------
     position: bytes written so far.
+    known: (start, length, CRC-32, name) of the records that state a checksum.
     pieces: what they must read back as.
     moved: what was copied from where to where.
     """
 
-    def __init__(self, file: BinaryIO, source: int, records: Iterable[Record] = ()) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        source: int,
+        records: Iterable[Record] = (),
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
         self.file = file
         self.source = source
+        self._pool = pool
         self.position = 0
         self.pieces: list[Piece] = []
         self.moved: list[Moved] = []
         self.complete = Event()
         self._open = self._crc = 0  # fresh bytes that no piece covers yet
-        self._known = sorted(
+        self.known = sorted(
             (one.storage.start, one.storage.nbytes, one.storage.crc32, one.name)
             for one in records
             if one.storage.crc32 is not None
@@ -105,6 +115,10 @@ class Output:
             and one.storage.whole
             and one.storage.nbytes
         )
+
+    def reserve(self, size: int) -> None:
+        """Have the disk set ``size`` bytes aside; OSError when it has no room."""
+        allocate(self.file.fileno(), size)
 
     def write(self, data: bytes | memoryview) -> int:
         """Append fresh bytes; return how many."""
@@ -130,40 +144,58 @@ class Output:
         for done in range(0, length, _COPY_STEP):
             count = min(_COPY_STEP, length - done)
             copy_range(self.source, target, count, start + done, self.position + done)
-            begin_writeback(target, self.position + done, count)
+            self._send(self.position + done, count)
         self.position += length
         self.file.seek(self.position)
 
     def finish(self) -> None:
-        """Say that nothing more will come."""
+        """Say that nothing more will come; what was reserved for more is given back."""
         self._close_piece()
         self.file.flush()
+        self.file.truncate(self.position)
         self.complete.set()
+
+    def carried(self) -> Iterator[tuple[Stated, Stated]]:
+        """Yield the records that were copied as they are: in the source, and in the new file."""
+        position = 0
+        for piece in self.pieces:
+            if piece.crc is not None and piece.source is not None:
+                yield (
+                    Stated(piece.source, piece.length, piece.crc),
+                    Stated(position, piece.length, piece.crc),
+                )
+            position += piece.length
+
+    def _send(self, start: int, length: int) -> None:
+        """Let the disk begin with what was written."""
+        if self._pool is not None:
+            self._pool.submit(begin_writeback, self.file.fileno(), start, length)
 
     def _close_piece(self) -> None:
         if self._open:
             self.pieces.append(Piece(self._open, self._crc))
+            self._send(self.position - self._open, self._open)
             self._open = self._crc = 0
 
     def _split(self, start: int, end: int) -> Iterator[Piece]:
         """Yield the pieces of a copied range: its whole records, and what lies between them."""
-        index = bisect.bisect_left(self._known, (start,))
-        for first, length, crc, name in self._known[index:]:
+        index = bisect.bisect_left(self.known, (start,))
+        for first, length, crc, name in self.known[index:]:
             if first < start:  # overlaps the record before
                 continue
             if first + length > end:
                 break
             if first > start:
                 yield Piece(first - start, source=start)
-            yield Piece(length, crc, name=name)
+            yield Piece(length, crc, first, name)
             start = first + length
         if start < end:
             yield Piece(end - start, source=start)
 
 
 @contextlib.contextmanager
-def followed(output: Output, pool: ThreadPoolExecutor) -> Iterator[Future[str]]:
-    """Read a file behind its writer; the future is its SHA-256.
+def followed(output: Output, pool: ThreadPoolExecutor) -> Iterator[Future[Identity]]:
+    """Read a file behind its writer; the future is its identity, of all bytes.
 
     The future raises VerificationFailed when a piece does not read back as it must.
     """
@@ -180,7 +212,7 @@ def followed(output: Output, pool: ThreadPoolExecutor) -> Iterator[Future[str]]:
         os.close(descriptor)
 
 
-def _follow(output: Output, descriptor: int) -> str:
+def _follow(output: Output, descriptor: int) -> Identity:
     follower = _Follower(output, descriptor)
     index = 0
     while True:
@@ -189,7 +221,7 @@ def _follow(output: Output, descriptor: int) -> str:
             follower.check(output.pieces[index])
             index += 1
         elif complete:
-            return follower.digest.hexdigest()
+            return Identity(follower.position, follower.digest.hexdigest())
         else:
             output.complete.wait(0.002)
 
@@ -212,10 +244,10 @@ class _Follower:
             part = self.buffer[: min(STEP, piece.length - done)]
             self._fill(part)
             self.digest.update(part)
-            if piece.crc is None:
-                self._compare(part, piece.source + done)
-            else:
+            if piece.crc is not None:
                 crc = zlib.crc32(part, crc)
+            elif piece.source is not None:
+                self._compare(part, piece.source + done)
             done += len(part)
         if piece.crc is not None and crc != piece.crc:
             raise _differs(piece.name)
@@ -235,33 +267,9 @@ class _Follower:
 
     def _compare(self, part: memoryview, start: int) -> None:
         view = self.other[: len(part)]
-        if read_fully(self.output.source, view, start) != part:
+        if fill(self.output.source, view, start) != part:
             raise _differs(f"the copy of bytes {start:,} to {start + len(part):,}")
-
-
-def read_fully(descriptor: int, view: memoryview, start: int) -> memoryview:
-    """Fill ``view`` from a position of a file; CorruptFile when it ends before."""
-    done = 0
-    while done < len(view):
-        count = os.preadv(descriptor, [view[done:]], start + done)
-        if count == 0:
-            raise CorruptFile("the source became shorter while it was copied")
-        done += count
-    return view
 
 
 def _differs(what: str) -> VerificationFailed:
     return VerificationFailed(f"the new file does not read back: {what} is not as it must be")
-
-
-def sha256(descriptor: int, stop: Event | None = None) -> str:
-    """Return the SHA-256 of an open file, whatever its position; "" once ``stop`` is set."""
-    digest: Any = hashlib.sha256()
-    buffer, position = memoryview(bytearray(STEP)), 0
-    while not (stop is not None and stop.is_set()):
-        count = os.preadv(descriptor, [buffer], position)
-        if not count:
-            return str(digest.hexdigest())
-        digest.update(buffer[:count])
-        position += count
-    return ""

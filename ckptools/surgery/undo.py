@@ -1,7 +1,7 @@
 """The way back: a sparse patch from which, with the output, the source comes back bit for bit.
 
 The patch is a small zip of our own: ``undo.json`` says which ranges of the source still stand in
-the output and names both files' SHA-256, for every file of a folder; ``literal`` holds the rest.
+the output and what identifies both files, for every file of a folder; ``literal`` holds the rest.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ckptools.errors import CorruptFile, OperationError, VerificationFailed
-from ckptools.surgery import output, segments
+from ckptools.surgery import segments
 from ckptools.surgery.atomic import Target, new_file, new_folder
-from ckptools.surgery.output import Moved, Output, Result, followed
+from ckptools.surgery.identity import Identity, Stated, fits, holds, of
+from ckptools.surgery.output import Moved, Output, Result
 from ckptools.surgery.segments import Copy, Fresh, Segment
 
 SCHEMA = "ckptools.undo/1"
@@ -34,14 +35,14 @@ class Patch:
     Attributes
     ----------
     name: inside its folder; "" for a checkpoint that is a single file.
-    source, output: ``{"sha256", "size"}``; both None where the operation has no such file.
+    source, output: what tells the files from others; None where the operation has no such file.
     segments: the source in order, as ``["output", start, length]`` or ``["literal", start,
         length]``.
     """
 
     name: str
-    source: dict[str, Any]
-    output: dict[str, Any]
+    source: Identity | None
+    output: Identity | None
     segments: tuple[tuple[str, int, int], ...]
 
 
@@ -51,7 +52,7 @@ class Undo:
 
     Attributes
     ----------
-    source, output: ``{"path", "sha256"}`` of the checkpoints when the patch was made.
+    source, output: ``{"path", "sha256", ...}`` of the checkpoints when the patch was made.
     files: a patch for each file, in the order of their literal parts.
     folder: whether the checkpoint is a folder.
     """
@@ -65,7 +66,7 @@ class Undo:
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read in chunks."""
     with path.open("rb", buffering=0) as file:
-        return output.sha256(file.fileno())
+        return of(file.fileno()).digest
 
 
 def way_back(size: int, moved: Iterable[Moved]) -> Iterator[tuple[str, int, int]]:
@@ -98,9 +99,9 @@ def save(target: Target, source: dict[str, Any], written: dict[str, Any], files:
     patches = [
         Patch(
             name,
-            {"sha256": one.source, "size": one.sizes[0]},
-            {"sha256": one.output, "size": one.sizes[1]},
-            tuple(way_back(one.sizes[0], one.moved)),
+            one.source,
+            one.output,
+            tuple(way_back(one.source.size if one.source else 0, one.moved)),
         )
         for name, one in files.items()
     ]
@@ -121,15 +122,47 @@ def save(target: Target, source: dict[str, Any], written: dict[str, Any], files:
 def _described(undo: Undo) -> dict[str, Any]:
     """Return the JSON of a header; a single file's stands in it flat."""
     if undo.folder:
-        files = [asdict(one) for one in undo.files]
+        files = [
+            {
+                "name": one.name,
+                "source": _noted(one.source),
+                "output": _noted(one.output),
+                "segments": one.segments,
+            }
+            for one in undo.files
+        ]
         return {"schema": FOLDERS, "source": undo.source, "output": undo.output, "files": files}
     (one,) = undo.files
     return {
         "schema": SCHEMA,
-        "source": {**one.source, **undo.source},
-        "output": {**one.output, **undo.output},
+        "source": {**undo.source, **_noted(one.source)},
+        "output": {**undo.output, **_noted(one.output)},
         "segments": one.segments,
     }
+
+
+def _noted(known: Identity | None) -> dict[str, Any]:
+    """Return the JSON of an identity."""
+    if known is None:
+        return {"sha256": None, "size": 0}
+    if not known.ranges:
+        return {"sha256": known.digest, "size": known.size}
+    ranges = [(one.start, one.length, one.crc) for one in known.ranges]
+    return {
+        "sha256": None,
+        "size": known.size,
+        "outline_sha256": known.digest,
+        "crc32": ranges,
+    }
+
+
+def _identity(noted: dict[str, Any]) -> Identity | None:
+    """Return what :func:`_noted` wrote."""
+    size, ranges = int(noted["size"]), noted.get("crc32", ())
+    digest = noted["outline_sha256"] if ranges else noted["sha256"]
+    if digest is None:
+        return None
+    return Identity(size, str(digest), tuple(Stated(*map(int, one)) for one in ranges))
 
 
 def _literals(path: Path, parts: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
@@ -173,7 +206,15 @@ def _understood(described: dict[str, Any]) -> Undo:
     if described["schema"] != (FOLDERS if folder else SCHEMA):
         raise ValueError(described["schema"])
     patches = described["files"] if folder else [{**described, "name": ""}]
+    if not folder:
+        source, output = _end(source), _end(output)
     return Undo(source, output, tuple(_patch(one) for one in patches), folder)
+
+
+def _end(noted: dict[str, Any]) -> dict[str, Any]:
+    """Return path and identity of a single file as a receipt says them."""
+    known = _identity(noted)
+    return {"path": noted["path"], **(known.document() if known else {"sha256": None})}
 
 
 def _patch(described: dict[str, Any]) -> Patch:
@@ -181,18 +222,18 @@ def _patch(described: dict[str, Any]) -> Patch:
     if name in (".", "..") or os.path.basename(name) != name:
         raise ValueError(f"names {name!r}")
     parts = tuple((str(kind), int(start), int(n)) for kind, start, n in described["segments"])
-    return Patch(name, described["source"], described["output"], parts)
+    return Patch(name, _identity(described["source"]), _identity(described["output"]), parts)
 
 
-def restore(undo_file: Path, changed: Path, target: Target) -> str:
-    """Write the source back from ``changed`` and the undo file; return its SHA-256.
+def restore(undo_file: Path, changed: Path, target: Target) -> None:
+    """Write the source back from ``changed`` and the undo file.
 
     Raises OperationError when ``changed`` is not what the operation wrote, VerificationFailed
     when what came back is not the source (nothing is written then).
     """
     undo = read(undo_file)
     _require_output(undo, changed)
-    size = sum(int(one.source["size"]) for one in undo.files)
+    size = sum(one.source.size for one in undo.files if one.source)
     with zipfile.ZipFile(undo_file) as archive, archive.open("literal") as literal:
         if undo.folder:
             with new_folder(target, size=size, like=changed, verify=lambda path: None) as folder:
@@ -202,20 +243,18 @@ def restore(undo_file: Path, changed: Path, target: Target) -> str:
         else:
             with new_file(target, size=size, like=changed, verify=lambda path: None) as file:
                 _bring_back(undo.files[0], changed, literal, file)
-    return str(undo.source["sha256"])
 
 
 def _require_output(undo: Undo, changed: Path) -> None:
     """Raise OperationError unless every file is what the operation wrote."""
     (first, *_) = undo.files
-    changes = first.source["sha256"] != first.output["sha256"]
-    if not undo.folder and changes and _is(changed, first.source):
+    if not undo.folder and first.source != first.output and fits(changed, first.source):
         raise OperationError(
             "is the source already: the operation never replaced it", where=str(changed)
         )
     for one in undo.files:
         path = changed / one.name if one.name else changed
-        if one.output["sha256"] is not None and not _is(path, one.output):
+        if one.output is not None and not fits(path, one.output):
             raise OperationError(
                 "is no longer the file that the operation wrote",
                 where=str(path),
@@ -225,29 +264,22 @@ def _require_output(undo: Undo, changed: Path) -> None:
 
 def stands(undo: Undo, path: Path) -> bool:
     """Return whether the source lies at ``path`` as it was."""
-    return all(_is(path / one.name if one.name else path, one.source) for one in undo.files)
-
-
-def _is(path: Path, known: dict[str, Any]) -> bool:
-    """Return whether a file has the length and the hash noted."""
-    return (
-        path.is_file() and path.stat().st_size == known["size"] and sha256(path) == known["sha256"]
-    )
+    return all(fits(path / one.name if one.name else path, one.source) for one in undo.files)
 
 
 def _bring_back(patch: Patch, changed: Path, literal: Any, file: BinaryIO) -> None:
-    """Write one file of the source, and check its hash."""
-    there = patch.output["sha256"] is not None
+    """Write one file of the source, and read it back."""
+    there = patch.output is not None
     with (changed if there else Path(os.devnull)).open("rb") as old, ThreadPoolExecutor(1) as pool:
-        written = Output(file, old.fileno())
-        with followed(written, pool) as hashed:
-            segments.write(_segments(patch, literal), written)
-            written.finish()
-            os.fsync(file.fileno())
-            if there:
-                os.fchmod(file.fileno(), os.fstat(old.fileno()).st_mode & 0o7777)
-        if hashed.result() != patch.source["sha256"]:
-            raise VerificationFailed("the source does not come back", where=str(file.name))
+        written = Output(file, old.fileno(), pool=pool)
+        written.reserve(patch.source.size if patch.source else 0)
+        segments.write(_segments(patch, literal), written)
+        written.finish()
+        os.fsync(file.fileno())
+        if there:
+            os.fchmod(file.fileno(), os.fstat(old.fileno()).st_mode & 0o7777)
+    if not holds(file.fileno(), patch.source):
+        raise VerificationFailed("the source does not come back", where=str(changed))
 
 
 def _segments(patch: Patch, literal: Any) -> list[Segment]:
@@ -260,7 +292,7 @@ def _segments(patch: Patch, literal: Any) -> list[Segment]:
     ]
 
 
-def manifest(files: Mapping[str, str | None]) -> str:
+def manifest(files: Mapping[str, str]) -> str:
     """Return one SHA-256 for the files of a folder: of the lines that ``sha256sum`` would print."""
-    lines = (f"{sha}  {name}\n" for name, sha in sorted(files.items()) if sha is not None)
+    lines = (f"{sha}  {name}\n" for name, sha in sorted(files.items()))
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

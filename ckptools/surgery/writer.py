@@ -20,11 +20,11 @@ from typing import Any, BinaryIO
 from ckptools import formats
 from ckptools.errors import CorruptFile, OperationError, VerificationFailed
 from ckptools.formats.storage_references import parse_persistent_id
-from ckptools.surgery import casts, safetensors_edit, segments, shards, torch_writer
+from ckptools.surgery import casts, identity, safetensors_edit, segments, shards, torch_writer
 from ckptools.surgery.atomic import Target, new_file, new_folder
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.encode import encode
-from ckptools.surgery.output import Output, Result, Written, followed, sha256
+from ckptools.surgery.output import Output, Result, Written, followed
 from ckptools.surgery.overlay import overlay
 from ckptools.surgery.segments import Fresh, Segment
 from ckptools.surgery.values import Make
@@ -77,11 +77,21 @@ def _damaged(container: Container, fault: Fault) -> CorruptFile:
 Seal = Callable[[Result, Path], None]
 
 
-def apply(checkpoint: Checkpoint, edits: Edits, target: Target, seal: Seal) -> Result:
+def states_checksums(container: Container) -> bool:
+    """Return whether records can be copied that go by a checksum of their own."""
+    kept = container.format == "torch-zip" and not container.metadata.get("salvaged")
+    return kept and any(record.storage.crc32 is not None for record in container.records)
+
+
+def apply(
+    checkpoint: Checkpoint, edits: Edits, target: Target, seal: Seal, *, verify: bool = True
+) -> Result:
     """Write the edited checkpoint, read it back, and give it the target's name.
 
     Parameters
     ----------
+    verify: read back and hash every byte, also of records that are copied as they are; where
+        checksums are stated, only what is new is read otherwise.
     seal: called with the result and the temporary path, last of all before the name is given.
 
     Raises
@@ -97,13 +107,13 @@ def apply(checkpoint: Checkpoint, edits: Edits, target: Target, seal: Seal) -> R
     plan = plan_of(container, edits, target.path.stem)
     result: Result = {}
 
-    def verify(path: Path) -> None:
+    def check(path: Path) -> None:
         plan.check(path)
         _unchanged(source, stamp)
         seal(result, path)
 
-    with new_file(target, size=plan.size, like=source, verify=verify, alone=True) as file:
-        result[""] = produce(plan, source, file)
+    with new_file(target, size=plan.size, like=source, verify=check, alone=True) as file:
+        result[""] = produce(plan, source, file, verify=verify)
     return result
 
 
@@ -134,7 +144,7 @@ def _file(plan: Plan | None, source: Path, path: Path) -> Written:
     """Write one file of a new folder, or note that it is left out."""
     if plan is None:
         with source.open("rb") as old:
-            return Written(sha256(old.fileno()), None, (source.stat().st_size, 0))
+            return Written(identity.of(old.fileno()), None)
     with path.open("x+b") as file:
         written = produce(plan, source, file)
         os.fchmod(file.fileno(), source.stat().st_mode & 0o7777)
@@ -162,30 +172,40 @@ def _plans(container: Container, edits: Edits) -> dict[str, Plan | None]:
     return plans
 
 
-def produce(plan: Plan, source: Path, file: BinaryIO) -> Written:
-    """Write a file as planned, read it back behind the writing, and bring it to the disk.
+def produce(plan: Plan, source: Path, file: BinaryIO, *, verify: bool = True) -> Written:
+    """Write a file as planned and bring it to the disk; tell it and the source from others."""
+    with source.open("rb") as old, ThreadPoolExecutor(3) as pool:
+        output = Output(file, old.fileno(), plan.records, pool)
+        output.reserve(plan.size)
+        if verify or not output.known:
+            return _read_back(plan, source, output, pool)
+        plan.write(output)
+        output.finish()
+        carried = list(output.carried())
+        before = pool.submit(identity.of, output.source, [old for old, _ in carried])
+        after = pool.submit(identity.of, file.fileno(), [new for _, new in carried])
+        os.fsync(file.fileno())
+        return Written(before.result(), after.result(), tuple(output.moved))
 
-    Both hashes are made meanwhile, one by each of two threads.
-    """
-    with source.open("rb") as old, ThreadPoolExecutor(2) as pool:
-        stop = Event()
-        before = pool.submit(sha256, old.fileno(), stop)
-        output = Output(file, old.fileno(), plan.records)
-        try:
-            with followed(output, pool) as after:
-                plan.write(output)
-                output.finish()
-                os.fsync(file.fileno())
-            sizes = os.fstat(old.fileno()).st_size, output.position
-            return Written(before.result(), after.result(), sizes, tuple(output.moved))
-        except VerificationFailed as error:
-            raise VerificationFailed(
-                error.message,
-                where=str(source),
-                next=f"this file may be damaged itself: ckptools repair {source}",
-            ) from None
-        finally:
-            stop.set()
+
+def _read_back(plan: Plan, source: Path, output: Output, pool: ThreadPoolExecutor) -> Written:
+    """Write a file and read all of it behind the writing, and the source meanwhile."""
+    stop = Event()
+    before = pool.submit(identity.of, output.source, (), stop)
+    try:
+        with followed(output, pool) as after:
+            plan.write(output)
+            output.finish()
+            os.fsync(output.file.fileno())
+        return Written(before.result(), after.result(), tuple(output.moved))
+    except VerificationFailed as error:
+        raise VerificationFailed(
+            error.message,
+            where=str(source),
+            next=f"this file may be damaged itself: ckptools repair {source}",
+        ) from None
+    finally:
+        stop.set()
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -426,8 +446,8 @@ def _check_records(
 ) -> None:
     """Raise VerificationFailed when the directory does not state what the records hold.
 
-    Copied records were read back and have the checksums that the source states: the new directory
-    must state the same ones.  Those of new bytes are computed once more.
+    Of copied records the new directory must state the lengths and checksums that the source
+    states.  Those of new bytes are computed once more.
     """
     before = {record.name: record for record in container.records if record.storage not in fresh}
     others: list[Record] = []

@@ -43,9 +43,13 @@ class Receipt:
 
     Attributes
     ----------
-    source, output: ``{"path": ..., "sha256": ...}``; the output's hash is None in a dry run.
+    source, output: ``{"path", "sha256", "size_bytes"}``; the hash is None in a dry run, and where
+        records were copied unread.  Then ``outline_sha256`` is the hash of all bytes outside of
+        them (the archive's directory, which states their CRC-32, is inside), and ``crc32_records``
+        how many they are.
     untouched: tensors that are bit-equal in source and output.
-    verified: the output was read back and compared before it got its name.
+    verified: before the output got its name it was opened again and read back, all of it or, where
+        ``sha256`` is None, its structure and everything that is new in it.
     undo: path of the patch that gives the source back, where there is one.
     not_carried: parts of the input that the output cannot hold.
     """
@@ -96,13 +100,8 @@ class Receipt:
     def view(self) -> list[Block]:
         """Return the page: what was written where, the changes, what was left behind."""
         path = self.output["path"]
-        done = (
-            say("{operation}: would write {path}", operation=self.operation, path=path)
-            if self.dry_run
-            else say("{operation}: wrote and read back {path}", operation=self.operation, path=path)
-        )
         blocks: list[Block] = [
-            Heading(done, level=1),
+            Heading(self._done(str(path)), level=1),
             Facts(self._facts()),
             FindingList(self.findings),
         ]
@@ -112,6 +111,18 @@ class Receipt:
         if self.undo:
             blocks.append(Paragraph(say("undo with: ckptools undo {path}", path=self.undo)))
         return blocks
+
+    def _done(self, path: str) -> str:
+        """Return what was done, or would be."""
+        if self.dry_run:
+            return say("{operation}: would write {path}", operation=self.operation, path=path)
+        if "outline_sha256" in self.output:
+            return say(
+                "{operation}: wrote {path} and read back what is new in it",
+                operation=self.operation,
+                path=path,
+            )
+        return say("{operation}: wrote and read back {path}", operation=self.operation, path=path)
 
     def _facts(self) -> tuple[tuple[str, str], ...]:
         source = (say("source"), str(self.source["path"]))

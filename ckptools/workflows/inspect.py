@@ -14,6 +14,7 @@ from typing import Any
 from ckptools import formats
 from ckptools.compare.schedules import not_replayed
 from ckptools.errors import SettingsError
+from ckptools.formats.checksums import VERIFIED_BELOW
 from ckptools.rules import judge
 from ckptools.rules.selection import chosen
 from ckptools.rules.weights import listed
@@ -35,9 +36,6 @@ from ckptools.workflows.inspection import (
 from ckptools.workflows.inspection_page import page
 from ckptools.workflows.outcome import Outcome
 from ckptools.workflows.subject import subject
-
-#: files below this many bytes have their checksums verified unless told otherwise
-VERIFIED_BELOW = 1 << 30
 
 Progress = Callable[[int, int], None]
 

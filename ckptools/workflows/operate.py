@@ -15,6 +15,7 @@ from typing import Any
 
 from ckptools import layouts
 from ckptools.errors import CorruptFile, InvalidParameter, OperationError
+from ckptools.formats.checksums import VERIFIED_BELOW
 from ckptools.surgery import lost_tree, shards, values, writer
 from ckptools.surgery import recipe as recipes
 from ckptools.surgery import undo as way_back
@@ -24,6 +25,7 @@ from ckptools.surgery.operation import operations
 from ckptools.surgery.output import Result
 from ckptools.surgery.recipe import Step
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
+from ckptools.types.container import Container
 from ckptools.types.plan import Receipt, TensorChange
 from ckptools.types.tensor import TensorRef
 from ckptools.types.wording import say
@@ -41,6 +43,7 @@ def operate(
     force: bool = False,
     dry_run: bool = False,
     in_place: bool = False,
+    verify: bool | None = None,
     **parameters: Any,
 ) -> Receipt:
     """Run the operation ``name`` on a checkpoint.
@@ -52,6 +55,9 @@ def operate(
     force: replace an existing output.
     dry_run: plan and report, write nothing.
     in_place: replace the source; the undo file beside it is what is left of the old one.
+    verify: hash both files whole and read all of the new one back.  By default that is done below
+        1 GiB, in place, and where the file states no checksums; otherwise records that are copied
+        as they are go by their CRC-32, and the hashes of the receipt are None.
     parameters: the operation's own options.
 
     Raises
@@ -60,7 +66,8 @@ def operate(
     WriteError: nothing was written.
     """
     step = Step(name, _checked(name, parameters))
-    return _run(name, [step], source, output, force=force, dry_run=dry_run, in_place=in_place)
+    how = _How(force, dry_run, in_place, verify)
+    return _run(name, [step], source, output, how)
 
 
 def recipe(
@@ -71,6 +78,7 @@ def recipe(
     force: bool = False,
     dry_run: bool = False,
     in_place: bool = False,
+    verify: bool | None = None,
 ) -> Receipt:
     """Run the operations of a recipe (or of a receipt) one after the other.
 
@@ -80,40 +88,52 @@ def recipe(
     Parameters
     ----------
     path: TOML with a ``[[step]]`` for each operation, or a receipt.
-    source, output, force, dry_run, in_place: as for :func:`operate`.
+    source, output, force, dry_run, in_place, verify: as for :func:`operate`.
     """
     steps = [
         Step(one.operation, _checked(one.operation, one.parameters))
         for one in recipes.read(Path(path))
     ]
-    return _run("recipe", steps, source, output, force=force, dry_run=dry_run, in_place=in_place)
+    return _run("recipe", steps, source, output, _How(force, dry_run, in_place, verify))
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How a result is written: the options that all operations share."""
+
+    force: bool
+    dry_run: bool
+    in_place: bool
+    verify: bool | None
+
+    def reads_all(self, container: Container) -> bool:
+        """Return whether every byte is read back and hashed."""
+        if not writer.states_checksums(container):
+            return True
+        always = self.in_place or container.size_bytes < VERIFIED_BELOW
+        return always if self.verify is None else self.verify
 
 
 def _run(
-    name: str,
-    steps: Sequence[Step],
-    source: _Path,
-    output: _Path | None,
-    *,
-    force: bool,
-    dry_run: bool,
-    in_place: bool,
+    name: str, steps: Sequence[Step], source: _Path, output: _Path | None, how: _How
 ) -> Receipt:
     """Plan and write the steps one after the other; a dry run leaves the last one unwritten."""
     first = _opened(os.fspath(source), steps[0].operation)
-    target = _target(first, name, output, force=force, in_place=in_place)
-    with _between(target, len(steps), dry_run) as folder:
+    target = _target(first, name, output, force=how.force, in_place=how.in_place)
+    verify = how.reads_all(first.container)
+    with _between(target, len(steps), how.dry_run) as folder:
         planned, results = [_plan(steps[0], first)], list[Result]()
         for index, step in enumerate(steps[1:], 1):
-            results.append(_applied(planned[-1], folder / str(index)))
+            results.append(_applied(planned[-1], folder / str(index), verify))
             path = _reopened_at(planned[-1].checkpoint, folder / str(index))
             planned.append(_plan(step, layouts.open(os.fspath(path))))
-        receipt = _receipt(name, planned, source, target)
-        if dry_run:
+        receipt = _receipt(name, planned, source, target, verify)
+        if how.dry_run:
             return receipt
-        papers = Papers(first, target, receipt, results, in_place)
+        papers = Papers(first, target, receipt, results, how.in_place)
         with papers.kept():
-            writer.apply(planned[-1].checkpoint, planned[-1].edits, target, papers.seal)
+            last = planned[-1]
+            writer.apply(last.checkpoint, last.edits, target, papers.seal, verify=verify)
         return papers.receipt
 
 
@@ -144,11 +164,13 @@ def _between(target: Target, steps: int, dry_run: bool) -> Iterator[Path]:
             yield path
 
 
-def _applied(planned: _Planned, folder: Path) -> Result:
+def _applied(planned: _Planned, folder: Path, verify: bool) -> Result:
     """Write what lies between two steps, in a folder of its own, and forget what it was made of."""
     folder.mkdir()
     path = folder / f"checkpoint{writer.suffix(planned.checkpoint.container)}"
-    result = writer.apply(planned.checkpoint, planned.edits, Target(path), lambda *_: None)
+    result = writer.apply(
+        planned.checkpoint, planned.edits, Target(path), lambda *_: None, verify=verify
+    )
     before = folder.with_name(str(int(folder.name) - 1))
     shutil.rmtree(before, ignore_errors=True)
     return result
@@ -271,8 +293,14 @@ def beside(checkpoint: Checkpoint, name: str) -> Path:
     return path.parent / f"{short}.{name}{writer.suffix(checkpoint.container)}"
 
 
-def _receipt(name: str, planned: Sequence[_Planned], source: _Path, target: Target) -> Receipt:
-    """Return the receipt of a dry run; :func:`_finished` makes it that of a real one."""
+def _receipt(
+    name: str, planned: Sequence[_Planned], source: _Path, target: Target, verify: bool
+) -> Receipt:
+    """Return the receipt of a dry run; papers make it that of a real one."""
+    partly = say(
+        "Records that stay as they are were copied unread: both files are identified by length, "
+        "the records' CRC-32 and the SHA-256 of all else; --verify reads and hashes every byte."
+    )
     steps = [one.step.document() for one in planned]
     return Receipt(
         operation=name,
@@ -282,7 +310,7 @@ def _receipt(name: str, planned: Sequence[_Planned], source: _Path, target: Targ
         changes=tuple(change for one in planned for change in one.changes),
         untouched=min(one.untouched for one in planned),
         dry_run=True,
-        notes=tuple(note for one in planned for note in one.edits.notes),
+        notes=(*(note for one in planned for note in one.edits.notes), *([partly] * (not verify))),
     )
 
 
@@ -332,8 +360,8 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
     done = Receipt(
         operation="undo",
         parameters={"receipt": str(path)},
-        source={"path": str(changed), "sha256": header.output["sha256"]},
-        output={"path": str(back), "sha256": header.source["sha256"]},
+        source={**header.output, "path": str(changed)},
+        output={**header.source, "path": str(back)},
         verified=True,
     )
     if output is None and way_back.stands(header, back):

@@ -13,6 +13,7 @@ from typing import Any
 from ckptools.surgery import segments, shards
 from ckptools.surgery import undo as way_back
 from ckptools.surgery.atomic import Target, new_file, set_aside
+from ckptools.surgery.identity import Identity
 from ckptools.surgery.output import Result, Written
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.plan import Receipt
@@ -74,17 +75,20 @@ class Papers:
         """Write both; the output has all its bytes, and lies at ``temporary``."""
         undo, receipt = self._places()
         files = _through([*self.earlier, result])
-        sums = [way_back.manifest({n: shas[i] for n, shas in _sums(files).items()}) for i in (0, 1)]
-        if "" in files:
-            sums = [str(files[""].source), str(files[""].output)]
-        source, output = ({"path": os.path.abspath(p), "sha256": s} for p, s in self._ends(sums))
+        source, output = _documents(files)
+        here, there = (os.path.abspath(path) for path in (self._read(), self.target.path))
         for path in (undo, receipt):
             self._aside[path] = self._open.enter_context(set_aside(path)) if path.exists() else None
-        way_back.save(Target(undo, force=True), source, output, files)
+        way_back.save(
+            Target(undo, force=True),
+            {"path": here, "sha256": source["sha256"]},
+            {"path": there, "sha256": output["sha256"]},
+            files,
+        )
         self.receipt = replace(
             self.receipt,
-            source={**self.receipt.source, "sha256": sums[0], **_listed(files, 0)},
-            output={**self.receipt.output, "sha256": sums[1], **_listed(files, 1)},
+            source={**self.receipt.source, **source},
+            output={**self.receipt.output, **output},
             verified=True,
             dry_run=False,
             undo=str(undo),
@@ -93,11 +97,11 @@ class Papers:
         stat = os.stat(temporary)
         self._named = stat.st_dev, stat.st_ino
 
-    def _ends(self, sums: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    def _read(self) -> Path:
+        """Return the file or folder that the first operation read."""
         container = self.source.container
         folder = container.format in shards.FORMATS
-        yield shards.folder_of(container) if folder else Path(self.source.path), sums[0]
-        yield self.target.path, sums[1]
+        return shards.folder_of(container) if folder else Path(self.source.path)
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -129,18 +133,23 @@ def _through(results: Sequence[Result]) -> Result:
     for name, first in results[0].items():
         moved, last = first.moved, first
         for result in results[1:]:
-            last = result.get(name, Written(None, None, (0, 0)))
+            last = result.get(name, Written(None, None))
             moved = tuple(segments.through(moved, last.moved))
-        found[name] = Written(first.source, last.output, (first.sizes[0], last.sizes[1]), moved)
+        found[name] = Written(first.source, last.output, moved)
     return found
 
 
-def _sums(files: Result) -> dict[str, tuple[str | None, str | None]]:
-    return {name: (one.source, one.output) for name, one in files.items()}
+def _documents(files: Result) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the receipt says of source and output; of a folder the hash of every file."""
+    return (
+        _document({name: one.source for name, one in files.items()}),
+        _document({name: one.output for name, one in files.items()}),
+    )
 
 
-def _listed(files: Result, which: int) -> dict[str, Any]:
-    """Return the hash of every file, for a checkpoint that is a folder."""
-    if "" in files:
-        return {}
-    return {"files": {name: shas[which] for name, shas in _sums(files).items() if shas[which]}}
+def _document(files: dict[str, Identity | None]) -> dict[str, Any]:
+    known = {name: one for name, one in files.items() if one is not None}
+    if "" in known:
+        return known[""].document()
+    sums = {name: one.digest for name, one in known.items()}
+    return {"sha256": way_back.manifest(sums), "files": sums}

@@ -21,7 +21,7 @@ from ckptools.workflows.operate import operate, undo
 from tests.builders.training_files import training_file
 
 #: every call through which something reaches the disk
-CALLS = ("fsync", "link", "fchmod", "copy_file_range", "statvfs", "open")
+CALLS = ("fsync", "link", "fchmod", "copy_file_range", "preadv", "statvfs", "open")
 
 
 def sha(path: Path) -> str:
@@ -73,18 +73,22 @@ def check(source: Path, before: str) -> None:
     assert [path.name for path in source.parent.iterdir()] == [source.name]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(("in_place", "verify"), [(False, None), (False, False), (True, None)])
 @pytest.mark.parametrize("name", CALLS)
 def test_a_failing_call_loses_nothing(
-    name: str, in_place: bool, source: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    in_place: bool,
+    verify: bool | None,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = sha(source)
-    for at in range(1, 300, 9 if name == "copy_file_range" else 1):
+    for at in range(1, 2000, {"copy_file_range": 9, "preadv": 61}.get(name, 1)):
         failing = Failing(getattr(os, name), at, errno.EIO)
         with monkeypatch.context() as patch:
             patch.setattr(os, name, failing)
             try:
-                attempt(source, in_place)
+                attempt(source, in_place, verify)
                 failed = False
             except (CkptoolsError, OSError):
                 failed = True
@@ -130,9 +134,9 @@ def wrapping(usual: Callable[..., Any], failing: Failing) -> Callable[..., Any]:
     return lambda *args, **options: FailingFile(usual(*args, **options), failing)
 
 
-def attempt(source: Path, in_place: bool) -> None:
+def attempt(source: Path, in_place: bool, verify: bool | None = None) -> None:
     target = None if in_place else source.with_name("new.pth")
-    operate("reset", source, target, module="layers.1", in_place=in_place)
+    operate("reset", source, target, module="layers.1", in_place=in_place, verify=verify)
 
 
 KILLED = """

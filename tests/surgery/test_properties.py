@@ -58,14 +58,16 @@ OPERATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     chosen=st.integers(0, 4),
     which=st.sampled_from(OPERATIONS),
     legacy=st.booleans(),
+    verify=st.booleans(),
 )
 def test_what_is_not_named_keeps_every_bit(
     weights: dict[str, torch.Tensor],
     chosen: int,
     which: tuple[str, dict[str, Any]],
     legacy: bool,
+    verify: bool,
 ) -> None:
-    name, options = which
+    name, options = which[0], dict(which[1])
     with tempfile.TemporaryDirectory() as folder:
         path, target = Path(folder, "a.pth"), Path(folder, "b.pth")
         torch.save(
@@ -74,8 +76,9 @@ def test_what_is_not_named_keeps_every_bit(
             _use_new_zipfile_serialization=not legacy,
         )
         try:
-            planned = operate(name, path, target, dry_run=True, module=f"net.{chosen}", **options)
-            receipt = operate(name, path, target, module=f"net.{chosen}", **options)
+            options |= {"module": f"net.{chosen}", "verify": verify}
+            planned = operate(name, path, target, dry_run=True, **options)
+            receipt = operate(name, path, target, **options)
         except OperationError:
             assert sorted(os.listdir(folder)) == ["a.pth"]
             return

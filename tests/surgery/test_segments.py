@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from ckptools.errors import CorruptFile
 from ckptools.surgery import kernel_copy, segments
+from ckptools.surgery.identity import Identity
 from ckptools.surgery.output import Moved, Output, followed
 from ckptools.surgery.segments import Copy, Fresh, fresh, patched, write
 
@@ -32,7 +34,7 @@ def written(
         with followed(output, pool) as hashed:
             write(parts, output)
         content = (folder / "new").read_bytes()
-        assert hashed.result() == hashlib.sha256(content).hexdigest()
+        assert hashed.result() == Identity(len(content), hashlib.sha256(content).hexdigest())
     return content, output.moved
 
 
@@ -91,6 +93,38 @@ def test_a_source_that_shrinks_is_noticed(
         monkeypatch.setattr(os, name, refusing(None))
     with pytest.raises(CorruptFile, match="shorter"):
         written(tmp_path, b"0123", [Copy(2, 8)])
+
+
+def reserved(path: Path, size: int) -> None:
+    with path.open("w+b") as file:
+        output = Output(file, file.fileno())
+        output.reserve(size)
+        output.write(b"abc")
+        output.finish()
+
+
+def test_what_was_reserved_for_more_is_given_back(tmp_path: Path) -> None:
+    reserved(tmp_path / "new", 64 << 20)
+    assert (tmp_path / "new").read_bytes() == b"abc"
+    assert (tmp_path / "new").stat().st_blocks * 512 < 1 << 20
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, None])
+def test_a_full_disk_is_noticed_before_a_byte_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    def fallocate(*_: object) -> int:
+        ctypes.set_errno(code or 0)
+        return -1
+
+    monkeypatch.setattr(kernel_copy, "_linux", lambda name: fallocate if code else None)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        with pytest.raises(OSError, match=r"No space|quota"):
+            reserved(tmp_path / "new", 10)
+        assert (tmp_path / "new").read_bytes() == b""
+    else:
+        reserved(tmp_path / "new", 10)
+        assert (tmp_path / "new").read_bytes() == b"abc"
 
 
 def test_overlaps_and_wrong_lengths_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptools.errors import CorruptFile, OperationError
-from ckptools.surgery import undo
+from ckptools.surgery import identity, undo
 from ckptools.surgery.atomic import Target
 from ckptools.surgery.output import Output, Written
 from ckptools.surgery.segments import Copy, Segment, fresh, write
@@ -21,15 +21,13 @@ def operate(folder: Path, source: bytes, parts: list[Segment]) -> None:
         output = Output(new, old.fileno())
         write(parts, output)
         output.finish()
-    files = {
-        name: {"path": str(folder / name), "sha256": undo.sha256(folder / name)}
-        for name in ("source", "output")
-    }
-    sizes = len(source), output.position
-    written = Written(
-        files["source"]["sha256"], files["output"]["sha256"], sizes, tuple(output.moved)
-    )
-    undo.save(Target(folder / "x.undo"), files["source"], files["output"], {"": written})
+    known = {}
+    for name in ("source", "output"):
+        with (folder / name).open("rb") as file:
+            known[name] = identity.of(file.fileno())
+    written = Written(known["source"], known["output"], tuple(output.moved))
+    ends = [{"path": str(folder / name), "sha256": one.digest} for name, one in known.items()]
+    undo.save(Target(folder / "x.undo"), ends[0], ends[1], {"": written})
 
 
 @st.composite

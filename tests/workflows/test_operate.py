@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from ckptools.errors import (
     NoSuchTensor,
     OperationError,
     ShapeMismatch,
+    VerificationFailed,
     WouldOverwrite,
 )
 from ckptools.workflows.operate import operate, undo
@@ -154,6 +156,95 @@ def test_undo_gives_the_source_back(healthy: Path, in_place: bool) -> None:
     assert back.output["path"] == str(healthy)
     assert sha(healthy) == before
     assert not [path for path in healthy.parent.iterdir() if path.name.startswith(".")]
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+def payload(path: Path, number: int) -> int:
+    """Return where the payload of a torch zip's record begins."""
+    with zipfile.ZipFile(path) as archive:
+        (found,) = (one for one in archive.infolist() if one.filename.endswith(f"data/{number}"))
+        header = path.read_bytes()[found.header_offset :][:30]
+        lengths = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+        return found.header_offset + 30 + sum(lengths)
+
+
+def test_records_copied_unread_go_by_their_checksums(healthy: Path, tmp_path: Path) -> None:
+    planned = operate("reset", healthy, module=MODULE, verify=False, dry_run=True)
+    receipt = operate("reset", healthy, module=MODULE, verify=False)
+    read = operate("reset", healthy, tmp_path / "read.pth", module=MODULE)
+    output = Path(receipt.output["path"])
+    assert output.read_bytes() == (tmp_path / "read.pth").read_bytes()
+    assert planned.notes == receipt.notes
+    assert "--verify" in receipt.notes[-1]
+    assert not any("--verify" in note for note in read.notes)
+    for path, said in ((healthy, receipt.source), (output, receipt.output)):
+        assert said["sha256"] is None
+        assert said["size_bytes"] == path.stat().st_size
+        assert said["crc32_records"] > 10
+    assert receipt.output["outline_sha256"] != receipt.source["outline_sha256"]
+    before = sha(healthy)
+    healthy.unlink()
+    back = undo(output.with_suffix(".receipt.json"))
+    assert sha(healthy) == before
+    assert back.output == {**receipt.source, "path": str(healthy)}
+    assert "still there" in undo(output.with_suffix(".receipt.json")).notes[0]
+
+
+@pytest.mark.parametrize("where", ["carried", "reset", "header", "directory"])
+def test_undo_refuses_an_output_that_changed_unread(
+    where: str, healthy: Path, tmp_path: Path
+) -> None:
+    receipt = operate("reset", healthy, module=MODULE, verify=False)
+    output = Path(receipt.output["path"])
+    with zipfile.ZipFile(healthy) as old, zipfile.ZipFile(output) as new:
+        same = [n for n in range(20) if read_record(old, n) == read_record(new, n)]
+        other = [n for n in range(60) if read_record(old, n) != read_record(new, n)]
+    places = {
+        "carried": payload(output, same[0]),
+        "reset": payload(output, other[0]) + 1,
+        "header": payload(output, same[0]) - 1,
+        "directory": output.stat().st_size - 100,
+    }
+    flip(output, places[where])
+    with pytest.raises(OperationError, match="no longer the file"):
+        undo(output.with_suffix(".receipt.json"), tmp_path / "back.pth")
+    assert not (tmp_path / "back.pth").exists()
+
+
+def read_record(archive: zipfile.ZipFile, number: int) -> bytes:
+    (name,) = (name for name in archive.namelist() if name.endswith(f"data/{number}"))
+    return archive.read(name)
+
+
+def test_a_source_that_is_replaced_is_read(healthy: Path) -> None:
+    before = sha(healthy)
+    flip(healthy, payload(healthy, 0))
+    with pytest.raises(VerificationFailed, match="data/0") as caught:
+        operate("reset", healthy, module=MODULE, in_place=True)
+    assert "repair" in str(caught.value.next)
+    flip(healthy, payload(healthy, 0))
+    assert sha(healthy) == before
+
+
+def test_large_files_are_not_read_unless_asked_or_replaced(
+    healthy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = sys.modules["ckptools.workflows.operate"]
+    monkeypatch.setattr(workflow, "VERIFIED_BELOW", 1000)
+    receipt = operate("reset", healthy, tmp_path / "a.pth", module=MODULE)
+    assert receipt.output["sha256"] is None
+    receipt = operate("reset", healthy, tmp_path / "b.pth", module=MODULE, verify=True)
+    assert receipt.output["sha256"] == sha(tmp_path / "b.pth")
+    legacy = save(tmp_path / "old.pth", 1, _use_new_zipfile_serialization=False)
+    receipt = operate("reset", legacy, tmp_path / "c.pth", module=MODULE)
+    assert receipt.output["sha256"] == sha(tmp_path / "c.pth")
+    receipt = operate("reset", healthy, module=MODULE, in_place=True)
+    assert receipt.output["sha256"] == sha(healthy)
 
 
 def test_a_dry_run_plans_the_same_and_writes_nothing(healthy: Path) -> None:
