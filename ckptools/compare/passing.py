@@ -304,6 +304,18 @@ class _Part:
     judging: Judging | None
     error: str | None = None
     measured: list[list[Outcome]] = field(default_factory=list)
+    cleared: dict[str, tuple[BoundResult, int]] = field(default_factory=dict)
+
+    def clear(self, nothing: BoundResult, elements: int) -> None:
+        """Note elements that a screen cleared of a bound, of which ``nothing`` is the result."""
+        known = self.cleared.get(nothing.bound, (nothing, 0))[1]
+        self.cleared[nothing.bound] = nothing, known + elements
+
+    def finish(self) -> None:
+        """Tell the judging what was cleared."""
+        for nothing, elements in self.cleared.values():
+            if self.judging is not None:
+                self.judging.keep(replace(nothing, ratio=0.0, judged=elements))
 
 
 def _join(task: Task, parts: Sequence[_Part]) -> None:
@@ -334,6 +346,7 @@ def _stretch(
                 feed.add(chunks[1::2], offset + chunks[0].size)
     except CkptoolsError as error:
         part.error = error.message
+    part.finish()
     return part
 
 
@@ -488,7 +501,8 @@ class _Chunk:
                 enough = min(judging.highest(bound) * (1 + PRECISION), 1 - MARGIN)
                 cleared -= part.stop - start
         if cleared:
-            judging.keep(replace(exact(slice(0, 0)), ratio=0.0, judged=cleared))
+            known = self.part.cleared.get(bound)
+            self.part.clear(exact(slice(0, 0)) if known is None else known[0], cleared)
 
     def _exact(self, judging: Judging, bound: str, part: slice) -> BoundResult:
         premises = judging.pair.premises
