@@ -179,8 +179,8 @@ def alignments(states: Numbers, there: Numbers, modules: Numbers) -> list[tuple[
     """Return ways to lay ``states`` along ``there`` in order, with runs of what they leave out.
 
     Every state as early as possible; as late as possible; leaving out the fewest runs of
-    parameters, those that are whole modules first; and every way that leaves out one run which
-    begins with a module.
+    parameters, those that are whole modules first; every way that leaves out one run which begins
+    with a module; and every way that leaves out all before and after a run of modules.
     """
     early = _earliest(states, there)
     if early is None:
@@ -193,7 +193,7 @@ def alignments(states: Numbers, there: Numbers, modules: Numbers) -> list[tuple[
         if states.size * width <= _CELLS:
             turned = _fewest_runs(states[::-1], there[::-1], modules[::-1])
             found += [_fewest_runs(states, there, modules), (there.size - 1 - turned)[::-1]]
-        found += _one_run(states, there, modules)
+        found += _one_run(states, there, modules) + _windows(states, there, modules)
     distinct = {chosen.tobytes(): chosen for chosen in found}
     return [(chosen, _runs(chosen, there.size)) for chosen in distinct.values()]
 
@@ -205,6 +205,18 @@ def _one_run(states: Numbers, there: Numbers, modules: Numbers) -> list[Numbers]
     found = []
     for start in starts[starts <= states.size].tolist():
         chosen = np.arange(states.size) + np.where(np.arange(states.size) < start, 0, left_out)
+        if ((states == there[chosen]) | (states == ANY)).all():
+            found.append(chosen)
+    return found
+
+
+def _windows(states: Numbers, there: Numbers, modules: Numbers) -> list[Numbers]:
+    """Return the alignments without gaps that begin and end where modules do."""
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(modules)) + 1, [there.size]])
+    starts = np.intersect1d(edges, edges - states.size)
+    found = []
+    for start in starts.tolist():
+        chosen = np.arange(start, start + states.size)
         if ((states == there[chosen]) | (states == ANY)).all():
             found.append(chosen)
     return found

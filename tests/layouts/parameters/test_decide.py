@@ -144,6 +144,7 @@ def test_blocks_that_began_as_copies_are_told_apart(options: dict[str, Any]) -> 
         blocks[::-1],
         [[n for n in names if block_of(n) not in (0, 1)]],
         [[n for n in names if block_of(n) != 0]],
+        [[n for n in names if block_of(n) in (1, 2)]],
     ):
         one = puzzle("copies", now, groups)
         score = Score.of(one, decide(one.problem, one.places, one.values))
