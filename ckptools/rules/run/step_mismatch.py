@@ -133,10 +133,12 @@ def _expectations(evidence: Evidence) -> Iterator[_Expected]:
     run = evidence.checkpoint.run
     trainer = {key: run.counters.get(f"trainer_state.{key}") for key in _TRAINER}
     epoch, most, epochs = (trainer[key] for key in _TRAINER)
-    if epoch and most and epochs:
-        middle = epoch * most / epochs
+    if epoch and most and epochs and epochs > 1:
+        # A run that was given its steps has its epochs rounded up, so an epoch may be longer.
         yield _Expected(
-            middle * 0.97, middle * 1.03, say("{epochs:.2f} of the trainer's epochs", epochs=epoch)
+            epoch * most / epochs * 0.97,
+            epoch * most / (epochs - 1) * 1.03,
+            say("{epochs:.2f} of the trainer's epochs", epochs=epoch),
         )
     given = argument(run, _PER_EPOCH)
     if given is not None and run.epoch:

@@ -17,11 +17,11 @@ def without_states(state: State) -> None:
     state["optimizer"]["state"] = {}
 
 
-def trainer(most: float) -> Evidence:
-    """Return the evidence of a trainer that is 3 of 10 epochs into so many steps."""
+def trainer(most: float, epoch: float = 3.0, epochs: float = 10.0) -> Evidence:
+    """Return the evidence of a trainer that is so many epochs into so many steps."""
     whole = evidence()
     assert whole.checkpoint is not None
-    totals = {"epoch": 3.0, "max_steps": most, "num_train_epochs": 10.0}
+    totals = {"epoch": epoch, "max_steps": most, "num_train_epochs": epochs}
     counters = {f"trainer_state.{key}": value for key, value in totals.items()}
     run = replace(whole.checkpoint.run, counters=counters)
     return replace(whole, checkpoint=replace(whole.checkpoint, run=run))
@@ -39,6 +39,7 @@ SILENT_ON = {
     "lightning": lightning,
     "a_healthy_epoch": evidence,
     "a_trainers_totals": partial(trainer, 200.0),
+    "a_trainer_given_its_steps": partial(trainer, 60.0, 1.5, 2.0),
     "two_batches_a_step": partial(
         evidence, edited("args", steps_per_epoch=24, gradient_accumulation_steps=2)
     ),
