@@ -23,6 +23,7 @@ from ckptools.rerun.trials import (
     Run,
     Store,
     TrialSpec,
+    as_arms,
     comparable,
     run_trials,
 )
@@ -83,7 +84,6 @@ class Trainings:
         bench = Bench(place.experiment, sources)
         self._run = place.run or bench.run_all
         self._store = None if place.store is None else Store(place.store, bench.today(loss))
-        self._kept = 0
 
     def against_earlier(self, cleared: Callable[[Rung], Verdict]) -> tuple[Rung, Verdict]:
         """Hold the checkpoint against the earlier one; name the cause where it becomes worse.
@@ -111,6 +111,22 @@ class Trainings:
             verdict = cleared(rung)
         return replace(rung, evidence=rung.evidence | self._cost()), verdict
 
+    def whole(self) -> tuple[ArmResult, ArmResult]:
+        """Train the checkpoint and the earlier one on every seed to the end, and return both.
+
+        Each with the optimizer state that it was saved with, or a fresh one where it has none.
+        """
+        starts = ((_AS_IS, self.sources.checkpoint), (_EARLIER, self.sources.earlier))
+        specs = [
+            TrialSpec(self.place.experiment, _saved_or_fresh(plan, start), seed, self.steps)
+            for plan, start in starts
+            for seed in self.seeds
+        ]
+        trials = run_trials(specs, self._run, store=self._store, progress=self.place.progress)
+        one, other = as_arms(specs, trials)
+        comparable([other, one])
+        return one, other
+
     def by_itself(self, before: float) -> tuple[Rung, Verdict | None]:
         """Train the checkpoint with its own optimizer state and with a fresh one."""
         for plan in (_AS_IS, _RESET):
@@ -123,15 +139,19 @@ class Trainings:
     def _cost(self) -> dict[str, int]:
         trials = self._trials()
         trained = sum(trial.steps for trial in trials)
-        return {"trials": len(trials), "kept": self._kept, "trained_steps": trained}
+        kept = self._store.hits if self._store else 0
+        return {"trials": len(trials), "kept": kept, "trained_steps": trained}
 
     def _trials(self) -> list[Trial]:
         return [trial for arm in self.dynamics.arms.values() for trial in arm.trials]
 
     def _length(self) -> int:
-        """Return how many steps the next seed gets: twice what the bets seem to lack."""
+        """Return how many steps the next seed gets: twice what the bets seem to lack.
+
+        That of the bets which tell the cause, should it come to them.
+        """
         course = self.dynamics.first()
-        needed = steps_needed(course)
+        needed = steps_needed(course, ALPHA / blame.SHARE)
         if needed is None:
             return self.steps
         return min(self.steps, 2 * max(needed - course.steps, 1) + 1)
@@ -202,7 +222,6 @@ class Trainings:
     def _train(self, plan: ArmPlan, number: int, steps: int, until: Until | None = None) -> None:
         """Add a trial to an arm."""
         spec = TrialSpec(self.place.experiment, plan, self.seeds[number], steps, until)
-        self._kept += self._store is not None and self._store.get(spec) is not None
         (found,) = run_trials([spec], self._run, store=self._store)
         known = self.dynamics.arms.get(plan.name, _NONE).trials
         settings = {"steps": steps, **plan.declared}
@@ -210,3 +229,9 @@ class Trainings:
         if self.place.progress is not None:
             done = len(self._trials())
             self.place.progress(done, max(2 * len(self.seeds), done), None)
+
+
+def _saved_or_fresh(plan: ArmPlan, start: Checkpoint | None) -> ArmPlan:
+    """Return the plan, with a fresh optimizer state where none was saved."""
+    saved = start is not None and bool(start.optimizers)
+    return plan if saved else replace(plan, optimizer="reset")

@@ -188,13 +188,21 @@ class Bencher:
 class Store:
     """Finished trials, one JSON file each, named by everything that they depend on.
 
-    ``today`` is what :meth:`Bench.today` says of the data, which no other part of the name knows.
+    Parameters
+    ----------
+    today: what :meth:`Bench.today` says of the data, which no other part of the name knows.
+
+    Attributes
+    ----------
+    hits: how many trials were asked for and there.
     """
 
     def __init__(self, folder: Path, today: str = "") -> None:
         self.folder = folder
         self.today = today
+        self.hits = 0
         self._identities: dict[str, str | None] = {}
+        self._code: dict[str, tuple[str, str]] = {}
 
     def name(self, spec: TrialSpec) -> str | None:
         """Return the name of a trial, None where a file of it has no identity.
@@ -213,8 +221,13 @@ class Store:
         document["plan"] = {k: v for k, v in document["plan"].items() if k != "name"}
         for place in ("checkpoint", "earlier"):
             del document["experiment"][place]
-        code = source_digest(spec.experiment.task), _own_source()
-        return key(document, contents, machine, code, self.today)
+        return key(document, contents, machine, self._source(spec.experiment.task), self.today)
+
+    def _source(self, task: str) -> tuple[str, str]:
+        """Return digests of the code, as it is when first asked for."""
+        if task not in self._code:
+            self._code[task] = source_digest(task), _own_source()
+        return self._code[task]
 
     def _identity(self, path: str) -> str | None:
         if path not in self._identities:
@@ -227,9 +240,11 @@ class Store:
         if name is None:
             return None
         try:
-            return read_trial(json.loads((self.folder / f"{name}.json").read_text("utf-8")))
+            found = read_trial(json.loads((self.folder / f"{name}.json").read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+        self.hits += 1
+        return found
 
     def put(self, spec: TrialSpec, found: Trial) -> None:
         """Keep a finished trial, whole or not at all; a full disk costs time, not the result."""

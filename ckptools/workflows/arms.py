@@ -240,7 +240,6 @@ def compare_arms(
             for seed in design.seeds
         ]
         kept_in = Store(folder, bench.today())
-        kept = sum(kept_in.get(spec) is not None for spec in specs)
         with chosen(workers) as run:
             trials = run_trials(specs, run, store=kept_in, progress=progress)
     declared = {plan.name: plan.declared for plan in design.arms}
@@ -250,7 +249,7 @@ def compare_arms(
     ]
     comparable(arms)
     said = [*dict.fromkeys([*bench.notes, *_trial_notes(arms), *_cautions(design, arms)])]
-    return Comparison(tuple(arms), tuple(said), kept, time.perf_counter() - begun)
+    return Comparison(tuple(arms), tuple(said), kept_in.hits, time.perf_counter() - begun)
 
 
 def check(experiment: Experiment, design: Design) -> None:

@@ -111,7 +111,8 @@ def test_what_would_come_out_differently_is_another_trial(
     assert store.name(renamed) == name
     file = Path(experiment.task.rpartition(":")[0])
     file.write_text(file.read_text() + "\n# changed\n")
-    assert store.name(spec) != name
+    assert Store(tmp_path / "trials").name(spec) != name
+    assert Store(tmp_path / "trials", "other data").name(spec) != Store(store.folder).name(spec)
 
 
 def test_a_changed_checkpoint_is_another_trial(experiment: Experiment, tmp_path: Path) -> None:
