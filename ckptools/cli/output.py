@@ -6,7 +6,7 @@ import codecs
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,13 +46,13 @@ class Output:
 
     def emit(self, result: Result) -> int:
         """Render ``result`` to where it belongs and return its exit code."""
-        from ckptools.report import render
+        from ckptools.report import pieces
         from ckptools.report.findings_only import FindingsOnly
 
         if self.findings or (self.quiet and self.medium == "table"):
             result = FindingsOnly(result)
         on_terminal = self.path is None and sys.stdout.isatty()
-        text = render(
+        text = pieces(
             result,
             self.medium,
             color=on_terminal and self.color and "NO_COLOR" not in os.environ,
@@ -113,18 +113,21 @@ def _terminal_width() -> int:
     return min(max(columns, _WIDTHS[0]), _WIDTHS[1])
 
 
-def _print(text: str) -> None:
+def _print(text: Iterable[str]) -> None:
     """Write to stdout; a reader who has seen enough (``| head``) is no error."""
     try:
-        sys.stdout.write(text)
+        for piece in text:
+            sys.stdout.write(piece)
         sys.stdout.flush()
     except BrokenPipeError:
         # what is still buffered would raise again when the interpreter shuts down
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def write_report(text: str, path: Path) -> None:
+def write_report(text: str | Iterable[str], path: Path) -> None:
     """Write a report, whole or not at all; an earlier report may be replaced, nothing else.
+
+    ``text`` may come in pieces.
 
     WouldOverwrite when something that is not text stands at ``path``: with the wrong order of
     arguments it is the checkpoint.
@@ -137,9 +140,9 @@ def write_report(text: str, path: Path) -> None:
             where=str(path),
             next="give -o a new name",
         )
-    content = text.encode("utf-8", "backslashreplace")
-    with new_file(Target(path, force=True), size=len(content), verify=_nothing) as file:
-        file.write(content)
+    with new_file(Target(path, force=True), verify=_nothing) as file:
+        for piece in (text,) if isinstance(text, str) else text:
+            file.write(piece.encode("utf-8", "backslashreplace"))
 
 
 def _nothing(path: Path) -> None:

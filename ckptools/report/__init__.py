@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ckptools.report.registry import media
+from collections.abc import Iterator
+
+from ckptools.report.registry import Streamed, media
 from ckptools.report.spoken import Spoken
 from ckptools.report.wording import ENGLISH
 from ckptools.types.blocks import Result
 
-__all__ = ["media", "render"]
+__all__ = ["media", "pieces", "render"]
 
 
 def render(
@@ -23,3 +25,15 @@ def render(
     """
     spoken = result if lang == ENGLISH else Spoken(result, lang)
     return media.get(medium)(spoken, color=color, width=width, lang=lang)
+
+
+def pieces(
+    result: Result, medium: str, *, color: bool = False, width: int = 100, lang: str = ENGLISH
+) -> Iterator[str]:
+    """Yield what :func:`render` returns, the rows of a long result a part at a time."""
+    exporter = media.get(medium)
+    if not isinstance(exporter, Streamed):
+        yield render(result, medium, color=color, width=width, lang=lang)
+        return
+    spoken = result if lang == ENGLISH else Spoken(result, lang)
+    yield from exporter.pieces(spoken, lang=lang)

@@ -6,6 +6,7 @@ Names, codes, keys and paths stay what they are: only what was written as a sent
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,9 +49,11 @@ class Spoken:
         document: dict[str, Any] = self._data(self.result.document())
         return document
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> Sequence[dict[str, Any]]:
         """Return the rows; what identifies something stays as it is."""
-        rows: list[dict[str, Any]] = self._data(self.result.rows())
+        rows = self.result.rows()
+        if isinstance(rows, list):
+            rows = self._data(rows)
         return rows
 
     def view(self) -> list[Block]:

@@ -6,6 +6,7 @@ and no result.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -91,8 +92,12 @@ class Result(Protocol):
     def view(self) -> list[Block]:
         """Return the page."""
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return flat rows for csv and jsonl."""
+    def rows(self) -> Sequence[dict[str, Any]]:
+        """Return flat rows for csv and jsonl.
+
+        A list; or, where they are too many for the memory, another sequence that makes each row
+        when it is asked for.  The rows of such a one all have the same fields and no sentences.
+        """
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -93,6 +92,8 @@ class Part:
     digit: NDArray[np.int8]
 
 
+#: records that are made together
+_AT_ONCE = 1 << 14
 #: a value that is not rounded to a printed digit
 EXACT = -128
 #: one unit of the last digit by its power of ten
@@ -267,19 +268,23 @@ class Log:
 
     def __iter__(self) -> Iterator[Record]:
         """Iterate over the records in the order of the logs, a part at a time in memory."""
-        for part in self.parts:
-            yield from self._records(part)
+        return (Record(*values) for values in self.tuples(*Record.__dataclass_fields__))
 
-    def _records(self, part: Part) -> Iterator[Record]:
-        names = tuple(Record.__dataclass_fields__)
-        for values in zip(*(one.tolist() for one in self.columns(part, *names)), strict=True):
-            given = dict(zip(names, values, strict=True))
-            for name in ("iter", "step", "layer"):
-                given[name] = None if given[name] == UNKNOWN else given[name]
-            given["epoch"] = None if math.isnan(given["epoch"]) else given["epoch"]
-            given["phase"] = self.phases[given["phase"]]
-            given["term"], given["key"] = self.terms[given["term"]], self.keys[given["key"]]
-            yield Record(**given)
+    def tuples(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Iterate over the records as :meth:`__iter__` does, with the named fields of each."""
+        words = {"phase": self.phases, "term": self.terms, "key": self.keys}
+        for part in self.parts:
+            columns = tuple(self.columns(part, *names))
+            for start in range(0, len(part.value), _AT_ONCE):
+                some = [column[start : start + _AT_ONCE].tolist() for column in columns]
+                for place, name in enumerate(names):
+                    if name in words:
+                        some[place] = [words[name][one] for one in some[place]]
+                    elif name in ("iter", "step", "layer"):
+                        some[place] = [None if one == UNKNOWN else one for one in some[place]]
+                    elif name == "epoch":
+                        some[place] = [None if one != one else one for one in some[place]]
+                yield from zip(*some, strict=True)
 
     def groups(self, part: Part) -> Iterator[tuple[SeriesName, NDArray[np.int64]]]:
         """Yield the series of one part with the indices of their records within it.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -20,12 +20,14 @@ from ckptools.rules.selection import chosen
 from ckptools.types.blocks import Block, Column, Facts, Heading, Table
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
-from ckptools.types.records import Log
+from ckptools.types.records import Log, Record
 from ckptools.types.wording import join, say
 from ckptools.workflows.alignment import Alignment, align
 from ckptools.workflows.outcome import Outcome
 from ckptools.workflows.timeline import timeline
 
+#: fields of a row, beside the file
+_FIELDS = ("segment", "phase", "epoch", "iter", "step", "layer", "term", "key", "value")
 #: points of a sparkline
 _POINTS = 24
 #: terms of the page's table
@@ -38,6 +40,40 @@ _METHODS = {
     "run card": say("run card"),
 }
 _ASSUMPTIONS = {"one weight for all layers": say("one weight for all layers")}
+
+
+class Rows(Sequence[dict[str, Any]]):
+    """A flat row per record; a log may have too many for the memory, so each is made when asked."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self.log)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return one row, or a list of some."""
+        if isinstance(index, slice):
+            return [self._of(self.log[number]) for number in range(len(self))[index]]
+        return self._of(self.log[index])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Iterate over all rows, a part of the log at a time in memory."""
+        return map(self._row, self.log.tuples("run", *_FIELDS))
+
+    def _row(self, values: tuple[Any, ...]) -> dict[str, Any]:
+        return {
+            "source": self.log.sources[values[0]],
+            **dict(zip(_FIELDS, values[1:], strict=True)),
+        }
+
+    def _of(self, record: Record) -> dict[str, Any]:
+        return self._row(tuple(getattr(record, name) for name in ("run", *_FIELDS)))
 
 
 @dataclass(frozen=True)
@@ -99,23 +135,9 @@ class Logged:
             **shared,
         }
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> Rows:
         """Return a flat row per record."""
-        return [
-            {
-                "source": self.log.sources[one.run],
-                "segment": one.segment,
-                "phase": one.phase,
-                "epoch": one.epoch,
-                "iter": one.iter,
-                "step": one.step,
-                "layer": one.layer,
-                "term": one.term,
-                "key": one.key,
-                "value": one.value,
-            }
-            for one in self.log
-        ]
+        return Rows(self.log)
 
     def view(self) -> list[Block]:
         """Return the page."""

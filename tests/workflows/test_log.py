@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptools.report import render
+from ckptools.report import pieces, render
 from ckptools.report.fit import display_width
 from ckptools.workflows.log import log
 from tests.builders.shared import shared
@@ -95,3 +95,22 @@ def test_a_series_is_drawn_over_restarts(tmp_path: Path) -> None:
     assert len(course) == 24
     assert course[0] == "█"
     assert course[-1] == "▁"
+
+
+def test_rows_are_made_when_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_text("".join(f"step {one} loss: {one}.5 lr: 0.1\n" for one in range(6000)))
+    found = log(path)
+    rows = found.rows()
+    assert not isinstance(rows, list)
+    assert len(rows) == 12_000
+    assert rows[0] == next(iter(rows)) == rows[:2][0]
+    assert rows[-1] == {
+        "source": str(path), "segment": 0, "phase": "train", "epoch": None, "iter": None,
+        "step": 5999, "layer": None, "term": "lr", "key": "lr", "value": 0.1,
+    }  # fmt: skip
+    for medium in ("csv", "jsonl"):
+        parts = list(pieces(found, medium))
+        assert len(parts) > 2
+        assert "".join(parts) == render(found, medium) == render(found, medium, lang="zh")
+        assert max(map(len, parts)) < len("".join(parts)) / 2
