@@ -249,17 +249,27 @@ def _least(values):  # type: ignore[no-untyped-def]
     return _float(least)
 
 
+@jit(reorder=False)
+def _lines(c):  # type: ignore[no-untyped-def]
+    """Return the six lines below the energy; held in registers, for the loops write memory."""
+    return c[12], c[13], c[14], c[15], c[16], c[17], c[18], c[19], c[20], c[21], c[22], c[23]
+
+
+@jit(reorder=True)
+def _energy(x, lines):  # type: ignore[no-untyped-def]
+    a0, a1, a2, a3, a4, a5, b0, b1, b2, b3, b4, b5 = lines
+    most = max(a0 - b0 * x, a1 - b1 * x, a2 - b2 * x, a3 - b3 * x, a4 - b4 * x, a5 - b5 * x)
+    return max(most, 0.0)
+
+
 @jit(reorder=True)
 def _tight(w_a, w_b, m_a, v_a, v_b, c, out):  # type: ignore[no-untyped-def]
     """T alone: every second moment is far above eps and underflow."""
-    a0, a1, a2, a3, a4, a5 = c[12], c[13], c[14], c[15], c[16], c[17]
-    b0, b1, b2, b3, b4, b5 = c[18], c[19], c[20], c[21], c[22], c[23]
+    lines = _lines(c)
     for i in range(m_a.size):
         older, newer, v = np.float64(w_a[i]), np.float64(w_b[i]), np.float64(v_a[i])
         x = v / np.float64(v_b[i])
-        energy = max(a0 - b0 * x, a1 - b1 * x, a2 - b2 * x, a3 - b3 * x, a4 - b4 * x, a5 - b5 * x)
-        energy = max(energy, 0.0)
-        limit = c[2] * abs(np.float64(m_a[i])) / math.sqrt(v) + c[3] * math.sqrt(energy)
+        limit = c[2] * abs(np.float64(m_a[i])) / math.sqrt(v) + c[3] * math.sqrt(_energy(x, lines))
         limit = min(limit, c[1])
         size = abs(older)
         whole = limit * c[6] + size * c[5] + c[7] + c[8] * (size + abs(newer))
@@ -269,17 +279,14 @@ def _tight(w_a, w_b, m_a, v_a, v_b, c, out):  # type: ignore[no-untyped-def]
 @jit(reorder=True)
 def _near(w_a, w_b, m_a, v_a, v_b, c, out):  # type: ignore[no-untyped-def]
     """T and, where the second moment is near eps or underflow, EL."""
-    a0, a1, a2, a3, a4, a5 = c[12], c[13], c[14], c[15], c[16], c[17]
-    b0, b1, b2, b3, b4, b5 = c[18], c[19], c[20], c[21], c[22], c[23]
+    lines = _lines(c)
     for i in range(m_a.size):
         older, newer, v = np.float64(w_a[i]), np.float64(w_b[i]), np.float64(v_a[i])
         size, first = abs(older), abs(np.float64(m_a[i]))
         after = np.float64(v_b[i])
         root = math.sqrt(v)
         x = v / max(after, 1e-300)
-        energy = max(a0 - b0 * x, a1 - b1 * x, a2 - b2 * x, a3 - b3 * x, a4 - b4 * x, a5 - b5 * x)
-        energy = max(energy, 0.0)
-        limit = c[2] * first / max(root, 1e-150) + c[3] * math.sqrt(energy)
+        limit = c[2] * first / max(root, 1e-150) + c[3] * math.sqrt(_energy(x, lines))
         if not (v > c[4] and after > 0):
             added = math.sqrt(max(after - c[9] * v + c[10], 0.0))
             below = root + c[11]
@@ -317,6 +324,11 @@ def step_sums(w_a, w_b, m, v, size, e, sums, good):  # type: ignore[no-untyped-d
                 flags[number] = 0
 
 
+@jit(reorder=False)
+def _terms(e):  # type: ignore[no-untyped-def]
+    return e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7], e[8], e[9]
+
+
 @jit(reorder=True)
 def _step(older, newer, first, after, e):  # type: ignore[no-untyped-def]
     """Return x and y of y = rate·x, and the slack of y, for one element after a single step."""
@@ -332,9 +344,10 @@ def _step(older, newer, first, after, e):  # type: ignore[no-untyped-def]
 @jit(reorder=True)
 def _step_sums(w_a, w_b, m, v, e):  # type: ignore[no-untyped-def]
     products = squares = weighted = rest = 0.0
+    terms = _terms(e)
     for i in range(m.size):
         x, y, slack = _step(
-            np.float64(w_a[i]), np.float64(w_b[i]), np.float64(m[i]), np.float64(v[i]), e
+            np.float64(w_a[i]), np.float64(w_b[i]), np.float64(m[i]), np.float64(v[i]), terms
         )
         products += x * y
         squares += x * x
@@ -362,8 +375,9 @@ def step_screen(  # type: ignore[no-untyped-def]
 
 @jit(reorder=True)
 def _step_ratio(w_a, w_b, m, v, e, rate, uncertainty, out):  # type: ignore[no-untyped-def]
+    terms = _terms(e)
     for i in range(m.size):
         x, y, slack = _step(
-            np.float64(w_a[i]), np.float64(w_b[i]), np.float64(m[i]), np.float64(v[i]), e
+            np.float64(w_a[i]), np.float64(w_b[i]), np.float64(m[i]), np.float64(v[i]), terms
         )
         out[i] = np.float32(abs(y - rate * x) / (slack + uncertainty * abs(x)))

@@ -57,39 +57,9 @@ def scan_real(  # type: ignore[no-untyped-def]
     wide: whether values can need an exponent.
     scratch: room for a block in float64.
     """
-    _scan_real(
-        carray(values, size),
-        carray(bits, size),
-        carray(signed, size),
-        shift,
-        top,
-        low,
-        infinity,
-        wide,
-        carray(histogram, _TOP),
-        carray(counts, 4),
-        carray(extremes, 2),
-        carray(running, 6),
-        carray(scratch, BLOCK),
-    )
-
-
-@jit(reorder=False)
-def _scan_real(  # type: ignore[no-untyped-def]
-    values,
-    bits,
-    signed,
-    shift,
-    top,
-    low,
-    infinity,
-    wide,
-    histogram,
-    counts,
-    extremes,
-    running,
-    scratch,
-):
+    values, bits, signed = carray(values, size), carray(bits, size), carray(signed, size)
+    histogram, counts = carray(histogram, _TOP), carray(counts, 4)
+    extremes, running, scratch = carray(extremes, 2), carray(running, 6), carray(scratch, BLOCK)
     half = histogram.size // 2
     for start in range(0, values.size, BLOCK):
         stop = min(start + BLOCK, values.size)
