@@ -7,6 +7,18 @@ from collections.abc import Callable
 from ckptools.types.evidence import Evidence
 from ckptools.types.wording import say
 
+#: weights and optimizer states of at most so many bytes are read a second time
+REREAD = 256 << 20
+
+
+def _is_small(evidence: Evidence) -> bool:
+    checkpoint = evidence.checkpoint
+    if checkpoint is None:
+        return False
+    states = (state for one in checkpoint.optimizers for state in one.states)
+    slots = sum(ref.nbytes for state in states for ref in state.slots.values())
+    return slots + sum(tensor.ref.nbytes for tensor in checkpoint.tensors()) <= REREAD
+
 
 def _has_slots(evidence: Evidence) -> bool:
     return evidence.measurements is not None and bool(evidence.measurements.slots)
@@ -28,6 +40,10 @@ NEEDS: dict[str, tuple[Callable[[Evidence], bool], str]] = {
         say("values were not measured (headers only)"),
     ),
     "slots": (_has_slots, say("no optimizer state was measured")),
+    "reread": (
+        _is_small,
+        say("weights and states of more than 256 MiB are not read a second time"),
+    ),
     "spectrum": (_has_spectrum, say("singular values were not computed (--spectrum)")),
     "checksums": (
         lambda evidence: evidence.checksums is not None,

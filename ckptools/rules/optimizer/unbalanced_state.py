@@ -12,8 +12,6 @@ from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
 
-#: Weights and slots beyond this many bytes are not read for the laws.
-_BYTES = 256 << 20
 #: A single broken law counts from this residual on.
 _ALONE = 0.6
 
@@ -23,7 +21,7 @@ _ALONE = 0.6
     "unbalanced-state",
     severity="warning",
     confidence="hint",
-    needs=("checkpoint", "measurements", "slots"),
+    needs=("checkpoint", "measurements", "slots", "reread"),
 )
 def check(evidence: Evidence) -> Iterator[Finding]:
     """Weights and moments do not belong together: a conservation law fails that siblings keep.
@@ -52,7 +50,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     assert evidence.checkpoint is not None
     for optimizer in evidence.checkpoint.optimizers:
         weights = _trained(evidence.checkpoint, optimizer)
-        if weights is None or not _readable(optimizer, weights):
+        if weights is None:
             continue
         from ckptools.compare.balance import imbalances  # numpy
 
@@ -80,9 +78,3 @@ def _trained(checkpoint: Checkpoint, optimizer: OptimizerState) -> WeightSet | N
     if not optimizer.states or not settled:
         return None
     return next((one for one in checkpoint.weight_sets if one.name == optimizer.set), None)
-
-
-def _readable(optimizer: OptimizerState, weights: WeightSet) -> bool:
-    """Return whether reading weights and states costs little."""
-    slots = sum(ref.nbytes for state in optimizer.states for ref in state.slots.values())
-    return slots + sum(tensor.ref.nbytes for tensor in weights.tensors) <= _BYTES

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from functools import partial
 
+import pytest
+
 from ckptools.rules import judge
 from tests.builders.moment_files import State, evidence, exchange
 
@@ -48,3 +50,9 @@ def test_names_the_modules() -> None:
 
 def test_large_values_do_not_crash() -> None:
     assert judge(evidence(overflown), select=["OPT115"]).crashed == ()
+
+
+def test_a_large_file_is_skipped_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ckptools.rules.needs.REREAD", 1000)
+    (skipped,) = judge(evidence(exchanged), select=["OPT115"]).skipped
+    assert "not read a second time" in skipped.reason
