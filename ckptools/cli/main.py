@@ -173,10 +173,11 @@ def _refuse(
     arguments: Sequence[str], error: str, message: str, where: str | None, next: str | None
 ) -> int:
     """Say in one line what went wrong, where and what to do; return the exit code."""
+    from ckptools.cli.refusals import line
     from ckptools.report.escape import escape
 
-    line = escape(str(CkptoolsError(message, where=where, next=next)))
-    click.echo(f"ckptools: {error}: {line}", err=True)
+    told = line(arguments, error, CkptoolsError(message, where=where, next=next))
+    click.echo(f"ckptools: {escape(told)}", err=True)
     if _wants_json(arguments):
         document = {
             "schema": "ckptools.error/1",

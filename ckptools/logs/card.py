@@ -29,6 +29,7 @@ from typing import Any
 
 from ckptools.errors import SettingsError
 from ckptools.logs.schedules import Schedule
+from ckptools.types.wording import join, say
 
 _KEYS = {"clip", "weights", "layers", "plan", "schedule", "steps_per_epoch"}
 
@@ -60,17 +61,21 @@ def read_card(path: Path) -> Card:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"no readable run card: {error}", where=str(path)) from error
+        raise SettingsError(
+            say("no readable run card: {error}", error=str(error)), where=str(path)
+        ) from error
     if unknown := set(table) - _KEYS:
         raise SettingsError(
-            f"unknown entries: {', '.join(sorted(unknown))}",
+            say("unknown entries: {entries}", entries=join(sorted(unknown))),
             where=str(path),
-            next=f"known: {', '.join(sorted(_KEYS))}",
+            next=say("known: {entries}", entries=join(sorted(_KEYS))),
         )
     try:
         return _card(table)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise SettingsError(f"an entry has the wrong form: {error}", where=str(path)) from error
+        raise SettingsError(
+            say("an entry has the wrong form: {error}", error=str(error)), where=str(path)
+        ) from error
 
 
 def _card(table: dict[str, Any]) -> Card:

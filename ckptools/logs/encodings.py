@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ckptools.errors import CorruptFile
+from ckptools.types.wording import say
 
 #: bytes that are changed at once, and that a packed log may come to
 _PIECE, _MOST = 1 << 20, 1 << 36
@@ -34,7 +35,7 @@ def as_utf8(path: Path, head: bytes) -> Iterator[Path]:
             with unpacked.open("rb") as file:
                 inner = file.read(len(head))
             if inner.startswith(_GZIP):
-                raise CorruptFile("packed twice", where=str(path), next="unpack it first")
+                raise CorruptFile(say("packed twice"), where=str(path), next=say("unpack it first"))
             with as_utf8(unpacked, inner) as plain:
                 yield plain
         return
@@ -71,10 +72,14 @@ def _copied(path: Path, read: Callable[[int], bytes], encoding: str | None) -> I
         try:
             _copy(read, file, encoding)
         except (zlib.error, EOFError, gzip.BadGzipFile) as error:
-            raise CorruptFile(f"cannot be unpacked: {error}", where=str(path)) from error
+            raise CorruptFile(
+                say("cannot be unpacked: {error}", error=str(error)), where=str(path)
+            ) from error
         file.flush()
         if file.tell() > _MOST:
-            raise CorruptFile("the packed log is too large", where=str(path), next="unpack it")
+            raise CorruptFile(
+                say("the packed log is too large"), where=str(path), next=say("unpack it first")
+            )
         yield Path(file.name)
 
 

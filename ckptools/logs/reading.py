@@ -6,13 +6,14 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ckptools.errors import CkptoolsError, CorruptFile, OpenError, UnknownFormat
+from ckptools.errors import CkptoolsError, OpenError, UnknownFormat
 from ckptools.logs.builder import Builder
 from ckptools.logs.encodings import as_utf8
 from ckptools.logs.registry import readers
 from ckptools.logs.shapes import LONGEST_LINE
 from ckptools.logs.terms import patterns as compiled
 from ckptools.types.records import Log
+from ckptools.types.wording import say
 
 #: bytes that a reader may look at to recognise a file
 HEAD = 1 << 16
@@ -48,9 +49,9 @@ def _read_one(path: Path, builder: Builder) -> None:
             _read_copy(path, plain, builder)
     if builder.count + builder.stated == before:
         raise UnknownFormat(
-            "no training values found in it",
+            say("no training values found in it"),
             where=str(path),
-            next="ckptools log reads text, JSON, JSONL, CSV, TensorBoard and wandb logs",
+            next=say("ckptools log reads text, JSON, JSONL, CSV, TensorBoard and wandb logs"),
         )
 
 
@@ -66,22 +67,20 @@ def _read_plain(path: Path, plain: Path, head: bytes, builder: Builder) -> None:
 
 def _read_copy(path: Path, plain: Path, builder: Builder) -> None:
     """Read a log by its temporary copy, and speak of itself."""
-    told = len(builder.not_read)
     try:
         _read_plain(path, plain, _head(plain), builder)
     except CkptoolsError as error:
         where = error.where and error.where.replace(str(plain), str(path))
         raise type(error)(error.message, where=where, next=error.next) from error
-    builder.not_read[told:] = [
-        one.replace(str(plain), str(path)) for one in builder.not_read[told:]
-    ]
 
 
 def _head(path: Path) -> bytes:
     """Return the beginning of a regular file."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise OpenError("not a regular file", where=str(path), next="name the log itself")
+            raise OpenError(
+                say("not a regular file"), where=str(path), next=say("name the log itself")
+            )
         with path.open("rb") as file:
             return file.read(HEAD)
     except OSError as error:
@@ -104,9 +103,4 @@ def lines(path: Path) -> Iterator[str]:
             yield line.decode("utf-8", "replace").rstrip("\r\n")
 
 
-def corrupt(path: Path, line: int, why: str) -> CorruptFile:
-    """Return the error for a line that contradicts its format."""
-    return CorruptFile(why, where=f"{path}, line {line}", next="cut the file before it")
-
-
-__all__: Sequence[str] = ["corrupt", "lines", "looks_like_text", "read"]
+__all__: Sequence[str] = ["lines", "looks_like_text", "read"]

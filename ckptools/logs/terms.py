@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ckptools.errors import SettingsError
+from ckptools.types.wording import say
 
 #: first match wins; ``n`` is the layer, ``a`` and ``b`` what stands around it
 _LAYERS = (
@@ -126,12 +127,18 @@ def patterns(expressions: Iterable[str]) -> tuple[Pattern, ...]:
         try:
             expression = re.compile(text)
         except (re.error, TypeError, RecursionError, OverflowError) as error:
-            raise SettingsError(f"no regular expression: {text!r}: {error}") from error
+            raise SettingsError(
+                say("no regular expression: {text!r}: {error}", text=text, error=str(error))
+            ) from error
         others = set(expression.groupindex) - {"term", "layer", "phase"}
         if others or not expression.groupindex:
             raise SettingsError(
-                f"the groups of {text!r} are {sorted(expression.groupindex)}",
-                next="name them (?P<term>…), (?P<layer>…) and (?P<phase>…)",
+                say(
+                    "the groups of {text!r} are {groups}",
+                    text=text,
+                    groups=str(sorted(expression.groupindex)),
+                ),
+                next=say("name them (?P<term>…), (?P<layer>…) and (?P<phase>…)"),
             )
         found.append(Pattern(expression))
     return tuple(found)

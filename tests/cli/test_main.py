@@ -14,6 +14,7 @@ import pytest
 
 from ckptools import errors
 from ckptools.cli import main as cli
+from ckptools.cli.refusals import MEANINGS
 
 COMMANDS = sorted(cli._help_lines())
 
@@ -266,3 +267,35 @@ def test_a_terminal_with_another_charset_gets_escapes_and_no_crash() -> None:
     assert done.returncode == 2
     assert "\\u2603" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--lang", "zh"], ["--lang=zh"], []],
+)
+def test_errors_are_said_in_the_language_asked_for(
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CKPTOOLS_LANG", "en" if arguments else "zh_CN.UTF-8")
+    path = tmp_path / "x.log"
+    path.write_text("nothing in here\n")
+    assert cli.run(["log", str(path), *arguments]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("ckptools: 未知格式 UnknownFormat: ")
+    assert "其中没有找到训练数值" in told
+    assert cli.run(["log", str(path), "--lang", "en"]) == 2
+    assert "no training values found in it" in capsys.readouterr().err
+    assert cli.run(["log", str(path), "--format", "json", *arguments]) == 2
+    assert json.loads(capsys.readouterr().out)["message"] == "no training values found in it"
+
+
+def test_every_error_has_a_meaning() -> None:
+    named = {
+        name
+        for name, one in vars(errors).items()
+        if isinstance(one, type) and issubclass(one, errors.CkptoolsError)
+    }
+    assert named | {"UsageError"} == set(MEANINGS)

@@ -11,6 +11,7 @@ from ckptools.logs.builder import Builder
 from ckptools.logs.objects import PLACES, add_object, as_number
 from ckptools.logs.reading import lines, looks_like_text
 from ckptools.logs.registry import readers
+from ckptools.types.wording import say
 
 _KNOWN = {name for names in PLACES.values() for name in names}
 _TELLING = re.compile(r"loss|acc|lr|损失", re.I)
@@ -49,9 +50,18 @@ class CsvTable:
                     row = {n: cell for n, cell in zip(names, cells, strict=True) if cell.strip()}
                     add_object(row, builder)
         except csv.Error as error:
-            raise CorruptFile(f"no table: {error}", where=str(path)) from error
+            raise CorruptFile(
+                say("no table: {error}", error=str(error)), where=str(path)
+            ) from error
         if odd:
-            builder.not_read.append(f"{path}: {odd} rows do not have {len(names)} cells")
+            builder.not_read.append(
+                say(
+                    "{path}: {odd} rows do not have {columns} cells",
+                    path=builder.sources[-1],
+                    odd=odd,
+                    columns=len(names),
+                )
+            )
 
 
 readers.add("csv", CsvTable())

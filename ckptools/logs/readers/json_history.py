@@ -11,6 +11,7 @@ from ckptools.logs.builder import Builder
 from ckptools.logs.objects import add_object
 from ckptools.logs.reading import looks_like_text
 from ckptools.logs.registry import readers
+from ckptools.types.wording import say
 
 #: bytes of a document that is read as a whole
 LARGEST = 1 << 28
@@ -31,14 +32,18 @@ class JsonHistory:
     def read(self, path: Path, builder: Builder) -> None:
         """Read the whole document; CorruptFile where it is cut or holds no list of objects."""
         if path.stat().st_size > LARGEST:
-            raise CorruptFile("the document is too large to be read as a whole", where=str(path))
+            raise CorruptFile(
+                say("the document is too large to be read as a whole"), where=str(path)
+            )
         try:
             document: Any = json.loads(path.read_text(encoding="utf-8", errors="replace"))
         except (ValueError, RecursionError) as error:
-            raise CorruptFile(f"no whole JSON document: {error}", where=str(path)) from error
+            raise CorruptFile(
+                say("no whole JSON document: {error}", error=str(error)), where=str(path)
+            ) from error
         history = document.get("log_history") if isinstance(document, dict) else document
         if not isinstance(history, list):
-            raise CorruptFile("log_history is no list", where=str(path))
+            raise CorruptFile(say("log_history is no list"), where=str(path))
         for entry in history:
             if isinstance(entry, dict):
                 add_object(entry, builder)

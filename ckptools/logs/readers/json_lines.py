@@ -14,6 +14,7 @@ from ckptools.logs.builder import Builder
 from ckptools.logs.objects import add_object
 from ckptools.logs.reading import lines, looks_like_text
 from ckptools.logs.registry import readers
+from ckptools.types.wording import say
 
 
 class JsonLines:
@@ -59,12 +60,17 @@ def _account(path: Path, bad: list[int], good: int, builder: Builder) -> None:
     """Say what was left out; CorruptFile when that is most of the file."""
     if len(bad) > good:
         raise CorruptFile(
-            f"{len(bad)} of {good + len(bad)} lines are no JSON objects",
+            say("{bad} of {lines} lines are no JSON objects", bad=len(bad), lines=good + len(bad)),
             where=f"{path}, line {bad[0]}",
         )
     if bad:
         builder.not_read.append(
-            f"{path}: {len(bad)} lines are no JSON objects, the first is line {bad[0]}"
+            say(
+                "{path}: {bad} lines are no JSON objects, the first is line {first}",
+                path=builder.sources[-1],
+                bad=len(bad),
+                first=bad[0],
+            )
         )
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from ckptools.logs.builder import Builder
 from ckptools.logs.protobuf import Damaged, fields
 from ckptools.logs.registry import readers
+from ckptools.types.wording import say
 
 #: bytes of one event; pictures are larger than scalars, and nothing is larger than this
 LARGEST = 1 << 28
@@ -37,7 +38,9 @@ class TensorBoard:
                 for event in _records(file):
                     _take(event, builder, reached)
             except Damaged as error:
-                builder.not_read.append(f"{path}: {error}")
+                builder.not_read.append(
+                    say("{path}: {problem}", path=builder.sources[-1], problem=str(error))
+                )
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from ckptools.logs.builder import Builder
 from ckptools.logs.objects import add_object
 from ckptools.logs.protobuf import Damaged, fields
 from ckptools.logs.registry import readers
+from ckptools.types.wording import say
 
 _MAGIC = b":W&B\xe1\xbe"
 _HEADER, _BLOCK = 7, 1 << 15
@@ -42,7 +43,9 @@ class Wandb:
                 for record in _records(file):
                     _take(record, builder)
             except Damaged as error:
-                builder.not_read.append(f"{path}: {error}")
+                builder.not_read.append(
+                    say("{path}: {problem}", path=builder.sources[-1], problem=str(error))
+                )
 
 
 def _records(file: BinaryIO) -> Iterator[bytes]:
