@@ -157,5 +157,6 @@ def _tables(listed: tuple[Rule, ...]) -> list[Block]:
 
 
 def _flowing(text: str) -> str:
-    """Return paragraphs on one line each, for the medium to break anew."""
+    """Return paragraphs on one line each, for the medium to break anew; code in single quotes."""
+    text = text.replace("``", "`")
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))

@@ -255,6 +255,7 @@ def test_shells_get_a_completion_script(shell: str) -> None:
         ("ckptools ex", 1, {"explain"}),
         ("ckptools inspect --fail-on w", 3, {"warning"}),
         ("ckptools inspect --format js", 3, {"json", "jsonl"}),
+        ("ckptools explain fil10", 2, {f"FIL10{number}" for number in range(1, 10)}),
     ],
 )
 def test_completion_offers_names(words: str, number: int, offered: set[str]) -> None:
