@@ -16,7 +16,7 @@ from ckptools.errors import OperationError
 from ckptools.sources.arrays import NUMPY_TYPES
 from ckptools.surgery import values
 from ckptools.surgery.segments import Fresh
-from ckptools.surgery.torch_writer import CLASSES, UNTYPED, children, raw
+from ckptools.surgery.torch_writer import CLASSES, UNTYPED, nodes, raw
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
 from ckptools.types.tree import Global, Instance, Persistent, unwrap
 
@@ -46,7 +46,7 @@ def convert(values: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
 def dtypes_seen(root: Any) -> dict[Storage, set[str]]:
     """Return the dtypes under which the tensors of a tree view each storage."""
     seen: dict[Storage, set[str]] = {}
-    for node in _nodes(root):
+    for node in nodes(root):
         ref = unwrap(node)
         if isinstance(ref, TensorRef) and ref.storage is not None:
             seen.setdefault(ref.storage, set()).add(ref.dtype)
@@ -58,7 +58,7 @@ def rebuilt(root: Any, casts: Mapping[Storage, str]) -> Iterator[tuple[Instance,
 
     Raises OperationError for tensors that are made in a way which has no place for a dtype.
     """
-    for node in _nodes(root):
+    for node in nodes(root):
         ref = node.value if isinstance(node, Instance) else None
         first = node.args[0] if isinstance(ref, TensorRef) and _arguments(node) else None
         if not isinstance(ref, TensorRef) or not isinstance(first, Persistent):
@@ -66,17 +66,6 @@ def rebuilt(root: Any, casts: Mapping[Storage, str]) -> Iterator[tuple[Instance,
         dtype = casts.get(ref.storage) if ref.storage is not None else None
         if dtype is not None:
             yield node, _call(node, first, ref, dtype)
-
-
-def _nodes(root: Any) -> Iterator[Any]:
-    todo, seen = [root], {id(root)}
-    while todo:
-        node = todo.pop()
-        yield node
-        for child in children(node):
-            if id(child) not in seen:
-                seen.add(id(child))
-                todo.append(child)
 
 
 def _arguments(node: Any) -> bool:

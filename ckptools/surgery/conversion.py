@@ -198,12 +198,7 @@ def whole_tree(root: Any, path: str) -> dict[str, TensorRef]:
     Raises OperationError when a tensor's bytes are missing: a tree cannot be written with a hole.
     """
     tensors: dict[str, TensorRef] = {}
-    todo, seen = [root], set()
-    while todo:
-        node = todo.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
+    for node in torch_writer.nodes(root):
         ref = unwrap(node)
         if isinstance(ref, TensorRef):
             if ref.storage is not None and not ref.storage.whole:
@@ -213,5 +208,4 @@ def whole_tree(root: Any, path: str) -> dict[str, TensorRef]:
                     next="salvage what is whole: ckptools convert --to safetensors",
                 )
             tensors[str(len(tensors))] = ref
-        todo.extend(torch_writer.children(node))
     return tensors

@@ -16,7 +16,7 @@ from typing import Any
 from ckptools.errors import OperationError
 from ckptools.surgery import damage
 from ckptools.surgery.edits import Edits, view
-from ckptools.surgery.torch_writer import children
+from ckptools.surgery.torch_writer import nodes
 from ckptools.types.container import Container
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
 from ckptools.types.tree import entries, unwrap
@@ -134,7 +134,7 @@ def _own(part: Container, edits: Edits, prefix: str) -> Edits:
     for storage, dtypes in edits.casts.items():
         if _lies_in(storage, part):
             own.casts[_plain(storage, prefix)] = dtypes
-    for node in _nodes(part.root) if edits.nodes else ():
+    for node in nodes(part.root) if edits.nodes else ():
         if id(node) in edits.nodes:
             own.replace_node(node, edits.nodes[id(node)])
     return own
@@ -148,17 +148,6 @@ def _plain(storage: Storage | None, prefix: str) -> Storage:
     """Return a storage under the name that it has in its own file."""
     assert storage is not None
     return replace(storage, name=storage.name.removeprefix(prefix))
-
-
-def _nodes(root: Any) -> Iterator[Any]:
-    todo, seen = [root], {id(root)}
-    while todo:
-        node = todo.pop()
-        yield node
-        for child in children(node):
-            if id(child) not in seen:
-                seen.add(id(child))
-                todo.append(child)
 
 
 # -- shards and their index ------------------------------------------------------------------

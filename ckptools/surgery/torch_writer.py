@@ -128,15 +128,9 @@ class _Storages:
 
     def collect(self, root: Any, edit: Rewrite) -> None:
         """Find the storage behind every persistent id that a recognised tensor uses."""
-        todo, seen = [root], {id(root)}
-        while todo:
-            node = edit(todo.pop())
+        for node in nodes(root, edit):
             if isinstance(node, Instance) and isinstance(node.value, TensorRef):
                 self._note(node, node.value)
-            for child in children(node):
-                if id(child) not in seen:
-                    seen.add(id(child))
-                    todo.append(child)
 
     def _note(self, node: Instance, ref: TensorRef) -> None:
         first = node.args[0] if isinstance(node.args, tuple) and node.args else None
@@ -206,7 +200,23 @@ class Final(tuple[Any, ...]):
 UNTYPED = Global("torch.storage", "UntypedStorage")
 
 
-def children(node: Any) -> list[Any]:
+def nodes(root: Any, edit: Rewrite = _same) -> Iterator[Any]:
+    """Yield all that the encoder meets, once and as ``edit`` leaves it.
+
+    Other than :func:`ckptools.types.tree.walk` that is also keys, constructors, persistent ids and
+    what holds nothing.
+    """
+    todo, seen = [root], {id(root)}
+    while todo:
+        node = edit(todo.pop())
+        yield node
+        for child in _children(node):
+            if id(child) not in seen:
+                seen.add(id(child))
+                todo.append(child)
+
+
+def _children(node: Any) -> list[Any]:
     """Return the nodes directly below ``node`` that may hold others."""
     if isinstance(node, Pairs):
         return [part for pair in node.entries for part in pair]

@@ -36,7 +36,9 @@ from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.tree import Persistent
 
 REBUILT = frozenset({"torch-legacy", "torch-tar"})
-OPERABLE = REBUILT | {"torch-zip", "safetensors"}
+#: archives whose records are replaced where they stand
+ARCHIVES = frozenset({"torch-zip", "torchscript"})
+OPERABLE = REBUILT | ARCHIVES | {"safetensors"}
 
 
 def suffix(container: Container) -> str:
@@ -79,7 +81,7 @@ Seal = Callable[[Result, Path], None]
 
 def states_checksums(container: Container) -> bool:
     """Return whether records can be copied that go by a checksum of their own."""
-    kept = container.format == "torch-zip" and not container.metadata.get("salvaged")
+    kept = container.format in ARCHIVES and not container.metadata.get("salvaged")
     return kept and any(record.storage.crc32 is not None for record in container.records)
 
 
@@ -255,6 +257,12 @@ def plan_of(container: Container, edits: Edits, stem: str) -> Plan:
             edits.replace_node(old, new)
     if container.format in REBUILT or container.metadata.get("salvaged"):
         return _whole_tree(container, edits, fresh, stem)
+    if edits.structural and container.format == "torchscript":
+        raise OperationError(
+            "is a TorchScript program: values can change, its structure cannot",
+            where=container.path,
+            next=f"take its weights out first: ckptools convert --to torch-zip {container.path}",
+        )
     if edits.structural:
         return _new_tree(container, edits, fresh)
     return _patched(container, fresh)

@@ -32,6 +32,7 @@ WHEELS = [
     ("resemblyzer==0.1.4", "resemblyzer/pretrained.pt", "linear"),
     ("rxnmapper==0.4.3", f"{ALBERT}/pytorch_model.bin", "albert.encoder"),
     ("silero-vad==6.2.3", "silero_vad/data/silero_vad_16k.safetensors", "conv2"),
+    ("silero-vad==6.2.3", "silero_vad/data/silero_vad.jit", "_model.decoder.decoder.2"),
 ]
 
 
@@ -45,7 +46,7 @@ def check(source: Path, module: str, folder: Path) -> None:
     weights = next(
         one.name for one in checkpoint.weight_sets if any(module in t.name for t in one.tensors)
     )
-    if checkpoint.format == "torch-zip":
+    if checkpoint.format in writer.ARCHIVES:
         check_identity(checkpoint, folder)
     target = folder / f"new{writer.suffix(checkpoint.container)}"
     receipt = operate("reset", source, target, module=module, set=weights)
@@ -77,7 +78,7 @@ def check_records(checkpoint: Checkpoint, source: Path, target: Path, changes: i
     """A zip keeps its names, and all bytes of the records that are none of the module's."""
     if checkpoint.format == "torch-legacy":
         assert zipfile.is_zipfile(target)
-    if checkpoint.format != "torch-zip":
+    if checkpoint.format not in writer.ARCHIVES:
         return
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target) as new:
         assert old.namelist() == new.namelist()
