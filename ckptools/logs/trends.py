@@ -82,11 +82,10 @@ def _gathered(log: Log, counts: dict[SeriesName, int]) -> Iterator[Series]:
     filled = dict.fromkeys(counts, 0)
     before = 0
     for part in log.parts:
-        for name, index in log.groups(part):
-            if name in counts:
-                some = slice(filled[name], filled[name] + len(index))
-                values[name][some], places[name][some] = part.value[index], before + index
-                filled[name] = some.stop
+        for name, index in log.groups(part, counts):
+            some = slice(filled[name], filled[name] + len(index))
+            values[name][some], places[name][some] = part.value[index], before + index
+            filled[name] = some.stop
         before += len(part.value)
     for name in counts:
         run, segment, _, term, layer = name
@@ -100,8 +99,9 @@ def values_of(log: Log, term: str) -> NDArray[np.float64]:
         return np.empty(0)
     wanted = (log.phases.index("train"), log.terms.index(term), UNKNOWN)
     found = [np.empty(0)]
+    names = {name for name in log.series if name[2:] == wanted}
     for part in log.parts:
-        found += [part.value[index] for name, index in log.groups(part) if name[2:] == wanted]
+        found += [part.value[index] for _, index in log.groups(part, names)]
     return np.concatenate(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -286,35 +286,45 @@ class Log:
                         some[place] = [None if one != one else one for one in some[place]]
                 yield from zip(*some, strict=True)
 
-    def groups(self, part: Part) -> Iterator[tuple[SeriesName, NDArray[np.int64]]]:
-        """Yield the series of one part with the indices of their records within it.
+    def groups(
+        self, part: Part, wanted: Container[SeriesName] | None = None
+    ) -> Iterator[tuple[SeriesName, NDArray[np.int64]]]:
+        """Yield the series of one part, all or those wanted, with the indices of their records.
 
         Pieces of a kind have their values at the same places, so only pieces are sorted.
         """
         sizes = self.sizes(part)
         first = np.cumsum(sizes) - sizes
         groups: dict[SeriesName, list[NDArray[np.int64]]] = {}
-        keys = np.stack([part.run, part.segment, part.kind])
-        order = np.arange(keys.shape[1])
-        if np.any(keys != keys[:, :1]):
-            order = np.lexsort(keys[::-1])
-        breaks = np.flatnonzero(np.any(np.diff(keys[:, order], axis=1), axis=0)) + 1
-        split = [one for one in np.split(order, breaks) if len(one)]
-        for pieces in sorted(split, key=lambda one: int(one[0])):
-            run, segment, number = (int(one) for one in keys[:, pieces[0]])
-            for place, (phase, layer, term) in enumerate(self.kinds[number][:3].T.tolist()):
-                name = (run, segment, phase, term, layer)
-                groups.setdefault(name, []).append(first[pieces] + place)
+        for names, pieces in self._stretches(part):
+            for place, name in enumerate(names):
+                if wanted is None or name in wanted:
+                    groups.setdefault(name, []).append(first[pieces] + place)
         for name, some in groups.items():
             yield name, some[0] if len(some) == 1 else np.sort(np.concatenate(some))
+
+    def _stretches(self, part: Part) -> Iterator[tuple[list[SeriesName], NDArray[np.int64]]]:
+        """Yield the pieces of one run, segment and kind, with the series of their values."""
+        columns = (part.run, part.segment, part.kind)
+        split = [np.arange(len(part.row))]
+        if any(np.any(column != column[:1]) for column in columns):
+            keys = np.stack(columns)
+            order = np.lexsort(keys[::-1])
+            breaks = np.flatnonzero(np.any(np.diff(keys[:, order], axis=1), axis=0)) + 1
+            split = np.split(order, breaks)
+        for pieces in sorted((one for one in split if len(one)), key=lambda one: int(one[0])):
+            run, segment, number = (int(column[pieces[0]]) for column in columns)
+            kind = self.kinds[number][:3].T.tolist()
+            yield [(run, segment, phase, term, layer) for phase, layer, term in kind], pieces
 
     @cached_property
     def series(self) -> dict[SeriesName, int]:
         """Number of values of every series, in the order in which they first appear."""
         found: dict[SeriesName, int] = {}
         for part in self.parts:
-            for name, index in self.groups(part):
-                found[name] = found.get(name, 0) + len(index)
+            for names, pieces in self._stretches(part):
+                for name in names:
+                    found[name] = found.get(name, 0) + len(pieces)
         return found
 
     @cached_property
