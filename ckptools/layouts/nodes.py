@@ -62,7 +62,8 @@ def _short_number(value: int | float | None) -> str:
     """Return a number as text; a file may hold integers too long for Python to print."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"<integer of {value.bit_length()} bits>"
-    return str(value)
+    text = str(value)
+    return f"{value:.6g}" if isinstance(value, float) and len(text) > 12 else text
 
 
 def mapping(node: Any) -> dict[str, Any] | None:
@@ -102,7 +103,9 @@ def describe(node: Any) -> str:
     """Return in a few words what a node is; never its content in full."""
     found = unwrap(node)
     if isinstance(found, TensorRef):
-        return f"{found.dtype} tensor {list(found.shape)}"
+        value = number(found) if not found.shape else None
+        text = f"{found.dtype} tensor {list(found.shape)}"
+        return text if value is None else f"{_short_number(value)} ({found.dtype})"
     if found is None or isinstance(found, (bool, int, float, complex)):
         return "None" if found is None else _describe_number(found)
     if isinstance(found, str):
