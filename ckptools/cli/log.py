@@ -55,9 +55,10 @@ def command(
 ) -> Result:
     """Audit the training logs FILES: loss weights, counterfactuals, gradients, layers.
 
-    The kind of log is told by its content: free text in English or Chinese, mmcv and mmengine
-    text and JSON, DETR log.txt, trainer_state.json, JSONL, CSV, TensorBoard event files and
-    offline runs of wandb.
+    The kind of log is told by its content: free text in English or Chinese (also as trainers,
+    progress bars and terminals leave it), mmcv and mmengine text and JSON, DETR log.txt,
+    trainer_state.json, JSONL, CSV, TensorBoard event files and offline runs of wandb; text may be
+    UTF-8, UTF-16 or GBK, and packed with gzip.
 
     \b
     Examples:
