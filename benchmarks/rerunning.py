@@ -190,7 +190,15 @@ def ask(scenario: Scenario, base: Base, folder: Path, seed: int, naive: bool) ->
     target = planted(scenario, base, path, seed)
     settings = {"size": base.size, "log": str(base.folder / "train.jsonl"), **scenario.settings}
     start = time.process_time()
-    found = rerun(path, TASK, earlier=base.path(1), suspects=scenario.suspects, settings=settings)
+    with tempfile.TemporaryDirectory() as trials:  # nothing is taken from an earlier verdict
+        found = rerun(
+            path,
+            TASK,
+            earlier=base.path(1),
+            suspects=scenario.suspects,
+            settings=settings,
+            trials=trials,
+        )
     cpu = time.process_time() - start
     suspect = target.split(", ")[0] if scenario.local else "decoder.layers.3"
     rules = naive_rules(path, base.path(1), settings, suspect) if naive else {}

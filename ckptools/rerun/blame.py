@@ -8,6 +8,7 @@ whoever wins ends the training, at any step, with an error of at most alpha.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -163,9 +164,9 @@ def alone(as_is: ArmResult, reset: ArmResult, before: float) -> tuple[Rung, Verd
     verdict = None
     if bad and found.worse and not broken(reset, before):
         message = say(
-            "training breaks with the saved optimizer state (the loss changes by {effect:+.1%}, "
-            "log ratio) and holds with a fresh one",
-            effect=effect,
+            "training breaks with the saved optimizer state (the loss changes by {change:+.1%}) "
+            "and holds with a fresh one",
+            change=math.expm1(min(effect, 700.0)),
         )
         verdict = Verdict("supported", "optimizer", message, None, "global")
     elif bad:
@@ -174,8 +175,8 @@ def alone(as_is: ArmResult, reset: ArmResult, before: float) -> tuple[Rung, Verd
         )
     else:
         message = say(
-            "a short training changes the loss by {effect:+.1%} (log ratio): it does not break",
-            effect=effect,
+            "a short training changes the loss by {change:+.1%}: it does not break",
+            change=math.expm1(min(effect, 700.0)),
         )
     evidence = {"as-is": effect, "optimizer-reset": _mean(change(reset, before))}
     rung = Rung(
@@ -193,22 +194,23 @@ def _first_words(found: Course) -> Wording:
     if found.worse:
         return say(
             "trained on with its own optimizer state it becomes worse than the earlier checkpoint "
-            "on the same batches: by {effect:+.2f} (mean log ratio of {steps} steps)",
-            effect=found.effect,
+            "on the same batches: its loss is {change:.0%} higher or more, on average over {steps} "
+            "steps",
+            change=math.expm1(found.effect),
             steps=found.steps,
         )
     if found.worse is False:
         return say(
             "trained on with its own optimizer state it does no worse than the earlier checkpoint "
-            "on the same batches: {effect:+.2f} (mean log ratio of {steps} steps, {margin:g} would "
-            "count)",
-            effect=found.effect,
+            "on the same batches: its loss is {change:+.0%} beside that one's, on average over "
+            "{steps} steps ({margin:+.0%} would count)",
+            change=math.expm1(found.effect),
             steps=found.steps,
-            margin=MARGIN,
+            margin=math.expm1(MARGIN),
         )
     return say(
-        "after {steps} steps of training neither side has won its bet (odds {above:.1f} and "
-        "{below:.1f}, {needed:g} would decide)",
+        "after {steps} steps of training it is open whether it does worse than the earlier "
+        "checkpoint (odds for it {above:.1f}, against it {below:.1f}; {needed:g} would decide)",
         steps=found.steps,
         above=found.above,
         below=found.below,

@@ -129,10 +129,10 @@ def _tensors(value: Any) -> list[Tensor]:
 def effective_rank(output: Tensor) -> float:
     """Return exp of the entropy of the singular values' shares of centred tokens."""
     rows = output.reshape(-1, output.shape[-1])
-    rows = rows[:: max(1, len(rows) // (4 * _LARGEST))]
+    rows = rows[:: max(1, len(rows) // (4 * _LARGEST))].double()  # float means overflow
     if not bool(torch.isfinite(rows).all()):
         return float("nan")
-    values = torch.linalg.svdvals((rows - rows.mean(0)).double())
+    values = torch.linalg.svdvals(rows - rows.mean(0))
     share = values / values.sum().clamp(min=1e-300)
     return float(torch.exp(-(share * share.clamp(min=1e-300).log()).sum()))
 

@@ -9,7 +9,7 @@ from ckptools.rerun.evaluate import excess
 from ckptools.rerun.measuring import Terms, log_ratio
 from ckptools.rerun.statistics import ALPHA, compare
 from ckptools.types.verdict import Rung
-from ckptools.types.wording import say
+from ckptools.types.wording import Wording, say
 
 #: a healthy run does not lose a tenth of its loss between two checkpoints
 LIMIT = 0.1
@@ -77,6 +77,16 @@ def certainly_larger(terms: Terms, before: Terms, name: str, comparisons: int) -
     return found.effect > 0.0 and found.p <= ALPHA / max(comparisons, 1)
 
 
+def by_how_much(effect: float) -> Wording:
+    """Return by how much a loss is worse than another one, in words that go before that one."""
+    if not math.isfinite(effect):
+        return say("infinitely worse than") if effect > 0 else say("infinitely better than")
+    if effect >= 1.0:
+        return say("{times:.3g} times", times=1.0 + effect)
+    word = say("worse than") if effect > 0 else say("better than")
+    return say("{effect:.1%} {word}", effect=abs(effect), word=word)
+
+
 def _interval(terms: Terms, before: Terms) -> tuple[float, float] | None:
     """Return the 95 % t interval over batches of by which part the weighted loss is larger."""
     ratios = [log_ratio(a, b) for a, b in zip(terms.totals, before.totals, strict=True)]
@@ -103,20 +113,18 @@ def _rung(
         )
     elif found is not None:
         message = say(
-            "before any step the loss is {loss:.4g}, {effect:.1%} worse than the earlier "
-            "{earlier:.4g}: the weights themselves are bad",
+            "before any step the loss is {loss:.4g}, {worse} the earlier {earlier:.4g}: the "
+            "weights themselves are suspect",
             loss=loss,
-            effect=abs(effect),
+            worse=by_how_much(effect),
             earlier=earlier,
         )
     else:
-        word = say("worse than") if effect > 0 else say("better than")
         message = say(
-            "before any step the loss is {loss:.4g}, {effect:.1%} {word} the earlier "
-            "{earlier:.4g}: no gap that would count",
+            "before any step the loss is {loss:.4g}, {worse} the earlier {earlier:.4g}: no gap "
+            "that would count",
             loss=loss,
-            effect=abs(effect),
-            word=word,
+            worse=by_how_much(effect),
             earlier=earlier,
         )
     return Rung(

@@ -120,7 +120,7 @@ def _forward(measuring: Measuring, weights: Mapping[str, Tensor]) -> Mapping[str
     before = {name: value.clone() for name, value in model.named_buffers()}
     try:
         with seeded(0):
-            return task.loss(model, batch)
+            return _trainable(task.loss(model, batch))
     except TaskError:
         if breaks_down(model, lambda: task.loss(model, batch)):
             return {}
@@ -129,6 +129,16 @@ def _forward(measuring: Measuring, weights: Mapping[str, Tensor]) -> Mapping[str
         for name, value in model.named_buffers():  # running statistics are not to move
             if before[name].shape == value.shape and not torch.equal(before[name], value):
                 value.data.copy_(before[name])
+
+
+def _trainable(terms: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the terms; TaskError when none of them has a gradient."""
+    if not any(one.requires_grad for one in terms.values()):
+        raise TaskError(
+            "loss gives tensors without a gradient, so nothing can be trained",
+            next="leave out detach, item and no_grad, and let some parameter require a gradient",
+        )
+    return terms
 
 
 def _whole(

@@ -19,6 +19,8 @@ from ckptools.rerun.task import Task, breaks_down
 
 #: batches over which loss terms are paired
 BATCHES = 8
+#: so far (log ratio) a validation loss may be from itself; graphics cards stay within 1e-4
+_UNREPEATED = 0.01
 #: a term below this part of the total says nothing about the model
 _NEGLIGIBLE = 1e-3
 
@@ -72,13 +74,27 @@ class Measuring:
     @cached_property
     def batches(self) -> list[Any]:
         """A few batches of the task, kept."""
-        return list(islice(self.task.batches(0), BATCHES))
+        return list(islice(self.task.batches(0), BATCHES))  # HeldTask refuses to give none
 
     def values(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
         """Return the task's validation values."""
         put(self.model, weights)
         self.evaluations += 1
         return evaluate(self.task, self.model)
+
+    def repeated(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return the validation values, measured twice.
+
+        TaskError when the loss differs: then no two checkpoints can be compared.
+        """
+        first, again = self.values(weights), self.values(weights)
+        if abs(log_ratio(again["loss"], first["loss"])) > _UNREPEATED:
+            raise TaskError(
+                f"evaluate gives {first['loss']:.4g} and then {again['loss']:.4g} for the same "
+                "weights",
+                next="let it look at the same data each time, and seed its own random numbers",
+            )
+        return first
 
     def loss(self, weights: Mapping[str, Tensor]) -> float:
         """Return the validation loss."""

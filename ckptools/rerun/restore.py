@@ -58,7 +58,9 @@ class Scan:
     shams: part of the gap that restoring each other module on the way closed (or, on the way
         back, opened).
     swaps: everything that was tried, in order.
-    least_harm: what a damaged module does at least.
+    least_harm: what a damaged module does at least: half of the gap (as a log), since a module of
+        a healthy run that has merely moved on with the others closes a gap and opens none.
+    least: part of the gap that opens again without the least of several winners.
     """
 
     winner: tuple[str, ...] = ()
@@ -67,14 +69,19 @@ class Scan:
     shams: dict[str, float] = field(default_factory=dict)
     swaps: tuple[Swap, ...] = ()
     least_harm: float = LIMIT
+    least: float = 1.0
 
     @property
     def named(self) -> tuple[str, ...]:
-        """The few modules that explain the gap, in both directions; empty when there are none."""
+        """The few modules that explain the gap, in both directions; empty when there are none.
+
+        Each of them stands out: it does more than twice what the largest sham does.
+        """
         if not self.winner or len(self.winner) > _NAMED or not self.harm > self.least_harm:
             return ()
-        null = max(self.shams.values(), default=0.0) if len(self.winner) == 1 else 0.0
-        return self.winner if self.share >= SHARE and self.share > 2.0 * null else ()
+        null = max(self.shams.values(), default=0.0)
+        stands_out = min(self.share, self.least) > 2.0 * null
+        return self.winner if self.share >= SHARE and stands_out else ()
 
     @property
     def single(self) -> str | None:
@@ -135,7 +142,21 @@ def scan(
     share = search.share(here)
     planted = measure(mixed(good, bad, modules, here))
     search.swaps.append(Swap(here, planted))
-    return Scan(here, share, excess(planted, own), search.shams, tuple(search.swaps), least_harm)
+    shams = {label(g): s for g, s in search.shams.items() if not set(g) & set(here)}
+    return Scan(
+        here,
+        share,
+        excess(planted, own),
+        shams,
+        tuple(search.swaps),
+        least_harm=max(least_harm, _half(excess(bad_loss, own))),
+        least=search.least if len(here) > 1 else 1.0,
+    )
+
+
+def _half(effect: float) -> float:
+    """Return the effect whose log is half as large; 0 for one that is no number or no harm."""
+    return math.expm1(SHARE * math.log1p(effect)) if 0.0 < effect < math.inf else 0.0
 
 
 @dataclass
@@ -149,7 +170,8 @@ class _Search:
     bad_loss: float
     good_loss: float
     swaps: list[Swap] = field(default_factory=list)
-    shams: dict[str, float] = field(default_factory=dict)
+    shams: dict[Group, float] = field(default_factory=dict)
+    least: float = 1.0
     _known: dict[Group, float] = field(default_factory=dict)
 
     def share(self, group: Group) -> float:
@@ -168,7 +190,7 @@ class _Search:
             top = max(tried, key=tried.__getitem__)
             if tried[top] < SHARE:
                 break
-            self.shams.update({label(g): s for g, s in tried.items() if g != top})
+            self.shams.update({group: s for group, s in tried.items() if group != top})
             path.append(top)
         return path
 
@@ -198,10 +220,11 @@ class _Search:
         while True:
             opened = {part: whole - self.share(_without(here, part)) for part in parts}
             needed = [part for part in parts if opened[part] > _NEEDED]
-            self.shams.update({label(p): opened[p] for p in parts if p not in needed})
+            self.shams.update({part: opened[part] for part in parts if part not in needed})
             if not needed or len(needed) > _NAMED:
                 return ()
             if all(len(part) == 1 for part in needed):
+                self.least = min(opened[part] for part in needed)
                 return tuple(part[0] for part in needed)
             parts = [c for part in needed for c in (children(part) if len(part) > 1 else [part])]
 

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ckptools.errors import NotComparable
+from ckptools.errors import NotComparable, TaskError
 from ckptools.names.patterns import select
-from ckptools.rerun import blame, restore
+from ckptools.rerun import blame, bounce, restore
 from ckptools.rerun.arms import Sources
+from ckptools.rerun.bounce import surely
 from ckptools.rerun.dynamics import SEEDS, STEPS
 from ckptools.rerun.environment import environment
-from ckptools.rerun.evaluate import excess, seeded
+from ckptools.rerun.evaluate import evaluate, excess, seeded
 from ckptools.rerun.exchanges import exchanged
 from ckptools.rerun.explanation import explain
 from ckptools.rerun.features import feature_rung, features, outputs
-from ckptools.rerun.gap import TERM_LIMIT, Gap, certainly_larger, gap, worst_term
+from ckptools.rerun.gap import TERM_LIMIT, Gap, by_how_much, certainly_larger, gap, worst_term
 from ckptools.rerun.gradients import GradientTable, gradient_norm, gradient_rung, gradient_table
 from ckptools.rerun.knockout import idle_parts, knock_out_rung, knock_outs
 from ckptools.rerun.loading import Fit, read_weights
@@ -64,6 +65,7 @@ class Ladder:
     rungs: list[Rung] = field(default_factory=list)
     not_judged: list[str] = field(default_factory=list)
     _deciding: Rung | None = None
+    _blocked: bool = False
 
     def climb(self) -> Verdict:
         """Return the verdict; ``rungs``, ``arms`` and ``not_judged`` tell how it came about.
@@ -80,6 +82,8 @@ class Ladder:
             if answer is None and found is not None:
                 self._deciding = self.rungs[-1]
             answer = answer or found
+            if self._blocked:
+                break
             if answer is not None and answer.decision != "undecided" and not self.all_rungs:
                 break
         return self._concluded(answer or self._unanswered())
@@ -118,7 +122,16 @@ class Ladder:
 
     def _modules(self) -> dict[str, list[str]]:
         units = {one.name: one.module for one in self.checkpoint.tensors()}
-        return restore.members(getattr(self.task, "modules", None) or (), self.bad, units)
+        listed = list(getattr(self.task, "modules", None) or ())
+        found = restore.members(listed, self.bad, units)
+        empty = [one for one in listed if one not in found]
+        if len(empty) == len(listed) > 0:
+            raise TaskError(
+                f"none of the task's modules holds a weight, e.g. {empty[0]}",
+                where=self.task.spec,
+                next=f"they are called like {next(iter(self.bad), 'none')}",
+            )
+        return found
 
     @property
     def arms(self) -> list[ArmResult]:
@@ -141,14 +154,49 @@ class Ladder:
         assert earlier is not None
 
         def question() -> Rung:
-            self.good_values = self.measuring.values(self.good)
+            self.good_values = self.measuring.repeated(self.good)
             rung = environment(self.task, earlier, self.good_values)
             return self._weights_changed(rung, earlier, self.good_values)
 
         rung = self._ask(question)
+        if not math.isfinite(self.good_values["loss"]):
+            return self._without_number(earlier.path)
         if rung.answered:
             return Verdict("refuted", "data-or-code", rung.message)
         return None
+
+    def _without_number(self, path: str) -> Verdict:
+        """Return the verdict where the loss of the only or of the earlier file is no number."""
+        self._blocked = True
+        fresh = self._fresh_loss()
+        if not math.isfinite(fresh):
+            reason = say(
+                "the loss of {path} is no number, and that of a freshly built model neither: the "
+                "task itself gives none",
+                path=path,
+            )
+            more = say("a task whose evaluate gives a number for a fresh model")
+            return Verdict("undecided", "undecided", reason, would_decide=more)
+        if self.earlier is None and self.task.machine.autocast != "fp16":
+            reason = say(
+                "the loss of this checkpoint is no number, that of a freshly built model is "
+                "{fresh:.4g} by the same code on the same data: the weights are to blame",
+                fresh=fresh,
+            )
+            return Verdict("supported", "weights", reason, None, "global")
+        reason = say(
+            "the loss of {path} is no number, that of a freshly built model is {fresh:.4g}: "
+            "this file cannot tell what healthy is",
+            path=path,
+            fresh=fresh,
+        )
+        return Verdict("undecided", "undecided", reason, would_decide=_EARLIER)
+
+    def _fresh_loss(self) -> float:
+        with seeded(0):
+            model = self.task.build()
+        self.measuring.evaluations += 1
+        return evaluate(self.task, model)["loss"]
 
     def _weights_changed(
         self, rung: Rung, checkpoint: Checkpoint, values: Mapping[str, float]
@@ -219,10 +267,10 @@ class Ladder:
         where = ", ".join(places)
         message = say(
             "{modules} hold what {origins} held in the earlier checkpoint, which no training "
-            "does; put back, the loss changes by {effect:+.1%} (log ratio)",
+            "does; put back, the loss changes by {change:+.1%}",
             modules=where,
             origins=", ".join(places.values()),
-            effect=-gain.effect,
+            change=math.expm1(-max(gain.effect, -700.0)),
         )
         harmful = gain.interval is not None and gain.interval[1] < 0.0
         rung = Rung(
@@ -244,10 +292,10 @@ class Ladder:
         scan = self._scan(gap_, gap_.reference)
         gain = self._better(scan)
         rung = self._restored(scan, gap_, gain)
-        if scan.single is not None and _surely(gain):
+        if scan.single is not None and surely(gain):
             return rung, Verdict("supported", "weights", rung.message, scan.single, "module")
         if gap_.term is None:
-            return rung, Verdict("supported", "weights", rung.message, None, "global")
+            return self._everywhere(rung)
         total, verdict = self._hidden()
         if verdict is not None:
             return total, verdict
@@ -259,6 +307,24 @@ class Ladder:
         )
         evidence = total.evidence | rung.evidence
         return replace(rung, answered=False, message=message, evidence=evidence), None
+
+    def _everywhere(self, rung: Rung) -> tuple[Rung, Verdict | None]:
+        """Tell damage that no few modules carry from what healthy runs do, too."""
+        seen = self._gain(self.good_terms)
+        try:
+            found = bounce.judged(rung, seen, self._left_after_training, self.steps)
+        except NotComparable:  # the last rung will say so
+            return replace(rung, answered=False), None
+        rung, verdict, explained = found
+        self._unexplained = not explained
+        return rung, verdict
+
+    def _left_after_training(self) -> Comparison:
+        """Return how much worse than the earlier checkpoint this one is after the same training."""
+        pair = self._trainings().whole()
+        self.measuring.evaluations += sum(len(one.trials) for one in pair)
+        losses = [[trial.evaluate["loss"] for trial in one.trials] for one in pair]
+        return bounce.left(losses[0], losses[1])
 
     def _scan(self, gap_: Gap, good: float, harm: float = restore.LIMIT) -> restore.Scan:
         """Search by the value that shows the gap; ``good`` is what would close it."""
@@ -299,10 +365,10 @@ class Ladder:
         if where is not None:
             message = say(
                 "{module}: taking it from the earlier checkpoint closes {share:.0%} of the gap, "
-                "and put into the earlier checkpoint it alone raises the loss by {harm:.0%}",
+                "and alone in the earlier checkpoint it makes the loss there {worse} it was",
                 module=where,
                 share=min(scan.share, 1.0),
-                harm=scan.harm,
+                worse=by_how_much(scan.harm),
             )
         elif scan.winner:
             message = say(
@@ -361,7 +427,7 @@ class Ladder:
         scan = self._scan(self.open_gap, least, _HIDDEN_HARM)
         gain = self._better(scan)
         found = self._restored(scan, self.open_gap, gain)
-        if scan.single is not None and _surely(gain):
+        if scan.single is not None and surely(gain):
             verdict = Verdict("supported", "weights", found.message, scan.single, "module")
             return replace(found, evidence=evidence | found.evidence), verdict
         message = say("a part of the model does better with its earlier weights, none explains it")
@@ -552,12 +618,14 @@ class Ladder:
         """Ask whether the value that was logged for this checkpoint comes back."""
 
         def question() -> Rung:
-            self.bad_values = self.measuring.values(self.bad)
+            self.bad_values = self.measuring.repeated(self.bad)
             rung = environment(self.task, self.checkpoint, self.bad_values)
             rung = self._weights_changed(rung, self.checkpoint, self.bad_values)
             return replace(rung, answered=False)
 
         self._ask(question)
+        if not math.isfinite(self.bad_values["loss"]):
+            return self._without_number(self.checkpoint.path)
         return None
 
     def _alone(self) -> Verdict | None:
@@ -602,11 +670,4 @@ class Ladder:
             cleared=tuple(self._clear),
             not_needed=tuple(name for name in possible if name not in climbed),
         )
-        return replace(verdict, explanation=explain(verdict, deciding))
-
-
-def _surely(gain: Comparison | None) -> bool:
-    """Return whether restoring helps for certain: its interval lies above 0."""
-    if gain is None:
-        return False
-    return gain.interval[0] > 0.0 if gain.interval else gain.effect > 0.0
+        return replace(verdict, explanation=explain(verdict, deciding, self.rungs))

@@ -1,0 +1,1 @@
+"""Tasks that the re-run harness was never tuned on, and faults planted in their checkpoints."""
