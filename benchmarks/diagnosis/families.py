@@ -196,7 +196,7 @@ FAMILIES = (
     Family("perceptron, Adagrad, batch norms", MEASURE, "bn-mlp", "Adagrad", 0.02),
     Family(
         "encoder, AdamW, half of it frozen",
-        MEASURE,
+        SEEN,
         "encoder",
         lr=1e-3,
         split=True,

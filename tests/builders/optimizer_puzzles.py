@@ -277,6 +277,11 @@ def _of_one_run(kind: str, run: Snapshot, rng: np.random.Generator) -> list[Puzz
             make("two rates", split(names, lambda n: "head" in n or "classifier" in n)),
             make("a group per module", outer),
             make("first blocks frozen", [[n for n in names if block_of(n) not in (0, 1)]]),
+            make(
+                "first blocks frozen, decay",
+                split([n for n in names if block_of(n) not in (0, 1)], decay),
+            ),
+            make("middle blocks alone", [[n for n in names if block_of(n) in (1, 2)]]),
             make("last block frozen", [[n for n in names if block_of(n) != 3]]),
             make("some empty", [names], stateless=names[3:6] + names[-2:]),
             make("blocks reversed", [_blocks_reversed(names)]),

@@ -23,6 +23,8 @@ from ckptools.layouts.parameters.problem import Problem, Shape
 from ckptools.names.stacks import Place
 
 Numbers: TypeAlias = NDArray[np.int64]
+#: The members of a group, and the runs of parameters that are left out between them.
+_Fit: TypeAlias = tuple[Numbers, int]
 
 #: The shape of an empty state: it fits every parameter.
 ANY = -1
@@ -36,6 +38,8 @@ _PARTLY = 0.5
 _DEARER = 3.2
 #: Price of learning rates that fall with depth: layer-wise rates rise towards the output.
 _AGAINST_RATES = 2.0
+#: Ways to leave parameters out of one group that the other groups are asked to follow.
+_FITS = 16
 #: Ways to hand classes to groups that are tried with left-out parameters.
 _HANDOUTS = 700
 
@@ -417,20 +421,33 @@ def _handed_out(
     rank = np.empty(coded.parameters.size, np.int64)
     rank[np.array(order.sequence)] = np.arange(rank.size)
     for owners in _handouts(members, coded):
-        parts = []
-        runs = 0
+        fits = []
         for number, group in enumerate(coded.groups):
             union = np.concatenate([m for m, o in zip(members, owners, strict=True) if o == number])
             union = union[np.argsort(rank[union])]
-            fits = alignments(group, coded.parameters[union], modules[union])
-            if not fits:
-                break
-            chosen, left = min(fits, key=lambda fit: fit[1])
-            parts.append(union[chosen])
-            runs += left
-        else:
+            found = alignments(group, coded.parameters[union], modules[union])
+            fits.append([(union[chosen], runs) for chosen, runs in found])
+        for parts, runs in _together(fits, modules):
             cost = order.price + division.price + 0.3 * runs + 0.2 * owners.count(-1)
             yield f"{order.name} by {division.name}", cost, np.concatenate(parts)
+
+
+def _together(fits: list[list[_Fit]], modules: Numbers) -> Iterator[tuple[list[Numbers], int]]:
+    """Yield fits of all groups that leave out the same modules as far as they can, with runs.
+
+    What is frozen is frozen in every group.
+    """
+    if not all(fits):
+        return
+    leader = max(fits, key=len)
+    for chosen, _ in sorted(leader, key=lambda fit: fit[1])[:_FITS]:
+        used = set(modules[chosen].tolist())
+
+        def apart(fit: _Fit, used: set[int] = used) -> tuple[int, int]:
+            return len(used ^ set(modules[fit[0]].tolist())), fit[1]
+
+        best = [min(group, key=apart) for group in fits]
+        yield [part for part, _ in best], sum(runs for _, runs in best)
 
 
 def _handouts(members: list[Numbers], coded: _Coded) -> Iterator[tuple[int, ...]]:
