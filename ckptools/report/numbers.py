@@ -10,6 +10,8 @@ from ckptools.report.escape import escape
 
 #: integers longer than this many bits are shown by their size, not their digits
 LONGEST_INTEGER_BITS = 256
+#: whole numbers below this were counted, not measured
+_COUNTED = 1e12
 _BARS = "▁▂▃▄▅▆▇█"
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -22,11 +24,16 @@ def count(value: int) -> str:
 
 
 def number(value: float) -> str:
-    """Return a measurement to four significant digits, e.g. ``0.01235``, ``1.2e-07``."""
+    """Return a measurement to four significant digits, e.g. ``0.01235``, ``1.2e-7``.
+
+    What was counted keeps all of its digits, also where it comes as a float (steps in tensors).
+    """
     if isinstance(value, int):
         return count(value)
     if math.isnan(value) or math.isinf(value):
         return str(value)
+    if value.is_integer() and abs(value) < _COUNTED:
+        return count(int(value))
     text = f"{value:.4g}"
     return text.replace("e+0", "e+").replace("e-0", "e-")
 

@@ -53,7 +53,7 @@ def head(inspection: Inspection) -> list[Block]:
     """Return the facts about the file."""
     checkpoint = inspection.checkpoint
     pairs: list[tuple[str, Any]] = [
-        (say("format"), f"{checkpoint.format}, {checkpoint.layout}"),
+        (say("format"), ", ".join(dict.fromkeys((checkpoint.format, checkpoint.layout)))),
         (say("size"), checkpoint.container.size_bytes),
         (say("weights"), _weights(inspection)),
     ]
