@@ -82,9 +82,9 @@ class Kernel:
 
     def __call__(self, *arguments: Argument) -> None:
         """Run it."""
-        types = tuple(map(_type, arguments))
+        types, passed = _taken(arguments)
         call = self._known.get(types) or self._load(types)
-        call(*map(_passed, arguments))
+        call(*passed)
 
     def prepare(self, *arguments: Argument) -> None:
         """Load or compile it for arguments of these types.
@@ -93,7 +93,7 @@ class Kernel:
         ------
         ImportError, OSError, RuntimeError: it cannot be compiled, or not be kept.
         """
-        self._load(tuple(map(_type, arguments)))
+        self._load(_taken(arguments)[0])
 
     def _load(self, types: tuple[str, ...]) -> Callable[..., None]:
         with _lock:
@@ -141,26 +141,29 @@ class Kernel:
         return call
 
 
-def _type(argument: Argument) -> str:
-    """Return kind and bytes of a number, after a star for an array of them."""
-    if isinstance(argument, np.ndarray):
-        return _ARRAYS[argument.dtype.char]
-    if isinstance(argument, np.generic):
-        return _NUMBERS[argument.dtype.char]
-    return "f8" if isinstance(argument, float) else "i8"
-
-
-#: the same by numpy's character of the type; several may be alike
+#: kind and bytes of a number by numpy's character of its type; several may be alike
 _NUMBERS = {char: np.dtype(char).str[1:] for char in "bBhHiIlLqQfd"}
+#: the same of arrays of them, after a star
 _ARRAYS = {char: "*" + one for char, one in _NUMBERS.items()}
 
 
-def _passed(argument: Argument) -> Any:
-    if isinstance(argument, np.ndarray):
-        if argument.size and argument.flags.writeable:  # three times as fast as the other way
-            return ctypes.byref(_BYTE(argument))
-        return argument.ctypes.data
-    return argument.item() if isinstance(argument, np.generic) else argument
+def _taken(arguments: tuple[Argument, ...]) -> tuple[tuple[str, ...], list[Any]]:
+    """Return the types of arguments, and what ctypes takes for them; each call comes by here."""
+    types: list[str] = []
+    passed: list[Any] = []
+    for one in arguments:
+        if isinstance(one, np.ndarray):
+            types.append(_ARRAYS[one.dtype.char])
+            # a view of its buffer costs a third of asking for its address, but is not always there
+            direct = one.size and one.flags.writeable
+            passed.append(ctypes.byref(_BYTE(one)) if direct else one.ctypes.data)
+        elif isinstance(one, np.generic):
+            types.append(_NUMBERS[one.dtype.char])
+            passed.append(one.item())
+        else:
+            types.append("f8" if isinstance(one, float) else "i8")
+            passed.append(one)
+    return tuple(types), passed
 
 
 def _passed_as(one: str) -> Any:

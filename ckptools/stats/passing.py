@@ -17,8 +17,9 @@ from ckptools.stats.pieces import pieces
 from ckptools.stats.rows import Matrix, RowScan
 from ckptools.stats.tally import Run, Tally
 
-#: bytes of the widest tensor of a job that are read and measured at a time
-CHUNK = 1 << 20
+#: bytes of the widest tensor of a job that are read and measured at a time: those of all threads
+#: stay in the last cache, and calls of kernels cost little beside them
+CHUNK = 1 << 21
 
 
 @dataclass(slots=True)

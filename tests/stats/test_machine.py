@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -134,6 +135,16 @@ def test_code_that_does_not_stand_alone_is_refused() -> None:
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.uint64, np.float32, np.float64])
 def test_types_of_arguments(kind: type) -> None:
     name = np.dtype(kind).str[1:]
-    assert machine._type(np.zeros(3, kind)) == "*" + name
-    assert machine._type(kind(3)) == name
-    assert (machine._type(3), machine._type(True), machine._type(0.5)) == ("i8", "i8", "f8")
+    types, passed = machine._taken((np.zeros(3, kind), kind(3), 3, True, 0.5))
+    assert types == ("*" + name, name, "i8", "i8", "f8")
+    assert passed[1:] == [3, 3, True, 0.5]
+
+
+def test_pointers_point_to_the_elements() -> None:
+    whole = np.arange(9.0)
+    fixed = whole[3:].copy()
+    fixed.flags.writeable = False
+    _, (direct, asked, nothing) = machine._taken((whole[2:], fixed, whole[:0]))
+    assert ctypes.cast(direct, ctypes.POINTER(ctypes.c_double))[1] == 3.0
+    assert asked == fixed.ctypes.data
+    assert isinstance(nothing, int)
