@@ -90,27 +90,44 @@ def state_pairs(
         if index >= len(older.optimizers):
             return
         before = older.optimizers[index]
-        known = _places(before, after)
-        rates = _rates(newer, before, after)
+        known = partners(before, after)
         for position, state in enumerate(after.states):
-            old = known.get(_place(state))
+            old = known.get((state.group, state.position))
             if old is None or not state.has_state or not old.has_state:
                 continue
             pair = weights.get((after.set or "", state.name or ""))
             if pair is not None and pair[1].ref.shape != _shape(state):
                 pair = None
-            premises = _premises(before, after, old, state, pair, rates.get(state.group))
+            rate = _largest(newer, before, after, old, state)
+            premises = _premises(before, after, old, state, pair, rate)
             yield StatePair(index, position, target_of(after, state), state, old, premises, pair)
 
 
-def _place(state: ParameterState) -> tuple[int, int]:
-    return state.group, state.position
+def partners(
+    before: OptimizerState, after: OptimizerState
+) -> dict[tuple[int, int], ParameterState]:
+    """Return the older state of each place (group and position) in the newer optimizer.
 
-
-def _places(before: OptimizerState, after: OptimizerState) -> dict[tuple[int, int], ParameterState]:
-    """Return the older states by group and position, none when the groups were arranged anew."""
+    Names that the groups of both files give decide; without them places must be arranged alike, or
+    there are no partners.
+    """
+    older, newer = _names(before), _names(after)
+    if older and newer:
+        named = {older.get((one.group, one.position)): one for one in before.states}
+        return {place: named[name] for place, name in newer.items() if name in named}
     lengths = [[len(group.ids) for group in one.groups] for one in (before, after)]
-    return {_place(state): state for state in before.states} if lengths[0] == lengths[1] else {}
+    same = lengths[0] == lengths[1]
+    return {(one.group, one.position): one for one in before.states} if same else {}
+
+
+def _names(optimizer: OptimizerState) -> dict[tuple[int, int], str]:
+    """Return the name of every place, empty where a group does not tell them."""
+    names: dict[tuple[int, int], str] = {}
+    for group in optimizer.groups:
+        if group.param_names is None or len(group.param_names) != len(group.ids):
+            return {}
+        names |= {(group.index, place): name for place, name in enumerate(group.param_names)}
+    return names
 
 
 def _shape(state: ParameterState) -> tuple[int, ...] | None:
@@ -122,14 +139,16 @@ def _settings(optimizer: OptimizerState, group: int) -> dict[str, Any]:
     return optimizer.groups[group].settings if 0 <= group < len(optimizer.groups) else {}
 
 
-def _rates(
-    newer: Checkpoint, before: OptimizerState, after: OptimizerState
-) -> dict[int, float | None]:
-    scheduler = newer.run.scheduler
-    return {
-        group.index: largest_rate(scheduler, _settings(before, group.index), group.settings)
-        for group in after.groups
-    }
+def _largest(
+    newer: Checkpoint,
+    before: OptimizerState,
+    after: OptimizerState,
+    old: ParameterState,
+    state: ParameterState,
+) -> float | None:
+    """Return the largest rate that the newer file's scheduler proves for a parameter, or None."""
+    groups = _settings(before, old.group), _settings(after, state.group)
+    return largest_rate(newer.run.scheduler, *groups)
 
 
 def _premises(
@@ -146,7 +165,7 @@ def _premises(
     moments = state.slots.get("exp_avg")
     return from_settings(
         _settings(after, state.group),
-        _settings(before, state.group),
+        _settings(before, old.group),
         kind=after.kind,
         step=state.step,
         earlier_step=old.step,

@@ -30,7 +30,7 @@ from ckptools.compare.bounds.relatives import (
 from ckptools.compare.bounds.replay import LearningRate
 from ckptools.compare.bounds.result import BoundResult, Values, merged
 from ckptools.compare.bounds.schedule import largest_rate
-from ckptools.compare.histories import even_chunks
+from ckptools.compare.histories import even_chunks, partners
 from ckptools.compare.schedules import number
 from ckptools.compare.targets import target_of
 from ckptools.errors import CkptoolsError
@@ -110,13 +110,12 @@ def _pairs(change: Change, kinds: frozenset[str]) -> Iterator[KinPair]:
     for index, (before, after) in enumerate(
         zip(change.a.optimizers, change.b.optimizers, strict=False)
     ):
-        same = [len(g.ids) for g in before.groups] == [len(g.ids) for g in after.groups]
-        if after.kind not in kinds or before.kind != after.kind or not same:
+        if after.kind not in kinds or before.kind != after.kind:
             continue
-        known = {(state.group, state.position): state for state in before.states}
+        known = partners(before, after)
         for position, state in enumerate(after.states):
             old = known.get((state.group, state.position))
-            if old is None or not state.has_state or not old.has_state or state.group < 0:
+            if old is None or not (state.has_state and old.has_state) or state.group < 0:
                 continue
             key = (after.set or "", state.name or "")
             weights = tensors[0].get(key), tensors[1].get(key)
@@ -137,7 +136,7 @@ def _pair(
     both = (one, two) if one is not None and two is not None else None
     if both is not None and not _alike([both[0].ref, both[1].ref, *state.slots.values()]):
         both = None
-    settings, earlier = (o.groups[state.group].settings for o in (after, before))
+    settings, earlier = after.groups[state.group].settings, before.groups[old.group].settings
     own = (old.step, state.step)
     if None in own:
         own = (0.0, change.relation.steps_between)

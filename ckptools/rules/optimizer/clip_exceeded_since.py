@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ckptools.rules import advice
-from ckptools.rules.changes import beside, of_one_run, same_history
+from ckptools.rules.changes import beside, of_one_run
 from ckptools.rules.clips import in_force
+from ckptools.rules.doubts import of_history
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -56,9 +57,7 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             result = one.against(clip.value)
             if not result.above:
                 continue
-            unknown = clip.unknown(result)
-            if not same_history(change):
-                unknown = unknown or say("the older file may be of another run")
+            unknown = clip.unknown(result) or of_history(change)
             message = say(
                 "{steps} steps since {path} added a gradient norm of {norm:.4g}, {ratio:.4g} "
                 "times what a clip at {limit:g} allows",

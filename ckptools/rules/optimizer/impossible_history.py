@@ -12,9 +12,9 @@ from ckptools.rules.changes import (
     numbers,
     of_one_run,
     premises,
-    same_history,
     violated,
 )
+from ckptools.rules.doubts import of_history
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -67,9 +67,7 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         hits.sort(key=lambda state: -_share(violated(state, _BOUNDS)[0]))
         for target, states in gathered_states(change, hits).items():
             worst = violated(states[0], _BOUNDS)
-            unknown = premises(worst)
-            if not same_history(change):
-                unknown = unknown or say("the older file may be of another run")
+            unknown = premises(worst) or of_history(change)
             yield found(
                 target,
                 say(

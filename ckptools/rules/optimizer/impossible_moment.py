@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ckptools.compare.bounds.premises import MEANINGS
 from ckptools.rules import advice
 from ckptools.rules.changes import beside, gathered, numbers, premises, violated
+from ckptools.rules.doubts import of_moments, of_own_steps
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import StateChange
 from ckptools.types.evidence import Evidence
@@ -46,10 +48,11 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     """
     hits = [state for state in evidence.states or () if violated(state, ("moment",))]
     hits.sort(key=lambda state: -(state.bounds["moment"].ratio or 0.0))
+    doubt = _doubt(evidence) if hits else ""
     groups = gathered(hits, lambda state: state.target, _optimizer)
     for target, states in groups.items():
         results = [state.bounds["moment"] for state in states]
-        unknown = premises(results)
+        unknown = premises(results) or doubt
         elements = sum(one.above for one in results)
         yield found(
             target,
@@ -64,6 +67,16 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             confidence="hint" if unknown else "",
             advice=advice.history(evidence),
         )
+
+
+def _doubt(evidence: Evidence) -> str:
+    """Return the premise of all states that seems to fail, or an empty text."""
+    assert evidence.checkpoint is not None
+    before = [one for change in evidence.changes[:1] for one in change.states]
+    changed = any("betas-changed" in r.failed for one in before for r in one.bounds.values())
+    if changed:
+        return MEANINGS["betas-changed"]
+    return of_own_steps(evidence.checkpoint) or of_moments(evidence.states or ())
 
 
 def _optimizer(state: StateChange) -> str:
