@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ckptools.logs.printed import CONFIGURATION, KNOWN_SETTING, is_value, pairs_of
@@ -30,8 +31,8 @@ _ENTRY = re.compile(
 )
 _MEASURED = re.compile(r"loss|损失|acc|准确率|norm|范数|map\b|reward|\bppl", re.I)
 _RATE = re.compile(r"(?:.*[ _])?(?:lr|learning[ _]rate|学习率)", re.I)
-#: entries that make a dump
-_LEAST = 3
+#: entries that make a dump, and how often one name may stand in it
+_LEAST, _OFTEN = 3, 2
 
 
 def is_configuration(titles: Sequence[str]) -> bool:
@@ -76,11 +77,15 @@ def settings_in(text: str, number: int) -> Iterator[Statement]:
 def are_settings(lines: Sequence[str], going_on: Sequence[str]) -> bool:
     """Return whether lines at the top of a log, none of which has a place, are no values.
 
-    Three entries with a name among them that only settings have make a dump of settings; and what
-    names nothing that is measured, nor anything that the log goes on with, is talk.
+    Three entries with a name among them that only settings have make a dump of settings, unless
+    something measured comes again and again; and what names nothing that is measured, nor anything
+    that the log goes on with, is talk.
     """
     keys = [pair.key for line in lines for pair in pairs_of(line)]
+    values = [key for key in keys if is_value(key)]
+    measured = Counter(key for key in values if _MEASURED.search(key))
+    if max(measured.values(), default=0) > _OFTEN:
+        return False
     if len(keys) >= _LEAST and any(KNOWN_SETTING.fullmatch(key) for key in keys):
         return True
-    measured = [key for key in keys if is_value(key)]
-    return not any(_MEASURED.search(key) or key in going_on for key in measured)
+    return not measured and not any(key in going_on for key in values)

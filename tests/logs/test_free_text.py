@@ -103,6 +103,7 @@ def test_dates_times_ranges_and_quotients_are_no_values() -> None:
     text = (
         "time: 2026-02-07\nstarted: 17:24\neta: 2 days, 3:00\nnorms: 1700-14140\n"
         "ratio: 306.04 / 35.96 = 8.5\nEpoch 1 loss: 0.5\n"
+        "loss_a: 36.2 → 35.9\nloss_b: 36.2 -> 35.9\ntokens: 16,384\n"
     )
     assert triples(text) == [(1.0, "total", 0.5)]
 
@@ -206,6 +207,7 @@ def test_a_dump_of_settings_is_no_measurement(head: str, together: bool, tmp_pat
     "text",
     [
         "loss: 0.5\nacc: 0.9\nlr: 0.001\n" + EPOCHS,  # the first epoch is printed at its end
+        "loss: 0.5 acc: 0.9 lr: 0.001 batch_size: 4\n" * 3 + EPOCHS,
         "# Report\nloss: 0.5\nbatch_size: 16\nmax_epochs: 24\nacc: 0.9\nlr: 0.001\n" + EPOCHS,
     ],
 )

@@ -210,7 +210,7 @@ class _Page:
             self.held.append(_Held(text, number, here))
             return
         if self.held is not None and here.keys:
-            self._release(here.keys)
+            self._release(here.keys if placed else ())
         self._values(text, here, epoch)
 
     def _release(self, keys: Sequence[str] | None) -> None:
