@@ -45,7 +45,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         premises hold: one network, precision and loss in both files, which is taken as shown where
         at least three other sums, and three quarters of all, still are zero and every norm's gain
         has left its initial value; else the finding is a hint. The limit is 30 times the largest
-        healthy sum among 4,600 of 80 files. At most 64 MiB of first moments are looked at.
+        healthy sum among 4,600 of 80 files. Beside a loss scaler (computed in half precision) and
+        with coupled weight decay the sums are not exact, and nothing is said. At most 64 MiB of
+        first moments are looked at.
 
     What to do
         Bring the state back from the earlier checkpoint, or reset the state of this parameter.
@@ -56,8 +58,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     from ckptools.compare.zero_sums import zero_sums  # numpy
 
     for change in of_one_run(evidence):
-        sums = zero_sums(change)
-        broken = sorted((s for s in sums if s.result.above), key=lambda s: -s.after)
+        sums = [] if change.b.run.scaler else zero_sums(change)
+        told = (s for s in sums if s.result.above and "decay-kind" not in s.result.failed)
+        broken = sorted(told, key=lambda s: -s.after)
         if not broken:
             continue
         holding = len(sums) - len(broken)

@@ -18,8 +18,12 @@ from ckptools.types.wording import say
 
 #: torch's initial scale; every halving below it is a skipped step.
 _INITIAL = 65536.0
-#: A larger share of skipped steps is a warning.
+#: A larger share of skipped steps is a warning...
 _SHARE = 0.05
+#: ... unless they are so few: a scale that begins too high is halved until nothing overflows.
+_FEW = 16
+#: Counters this many times as large as the optimizer's do not differ by what was skipped.
+MOSTLY_SKIPPED = 1.8
 
 
 @rule("RUN107", "skipped-steps", severity="warning", confidence="hint", needs=("checkpoint",))
@@ -37,8 +41,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     False alarms
         Not yet measured; hint. A few skipped steps at the start of a float16 run are usual, and a
-        note; more than 5 % are a warning. Counters that stand apart for other reasons (a restart)
-        look alike when a scaler is there.
+        note; more than 16 that are more than 5 % are a warning. Counters that stand apart for other
+        reasons (a restart) look alike when a scaler is there.
 
     What to do
         Look for NaN in weights and log when the scale is small; step the scheduler only when the
@@ -114,7 +118,7 @@ def _skipped(
             "halvings": _halvings(scaler),
         },
         limit=_SHARE,
-        severity="" if share > _SHARE else "note",
+        severity="" if share > _SHARE and skipped > _FEW else "note",
         advice=advice.history(evidence),
     )
 
@@ -125,7 +129,10 @@ def _attempted(checkpoint: Checkpoint, counts: list[int]) -> float | None:
     calls = [number(state.get("last_epoch")) for _, state in schedulers(run)]
     stated = [float(steps) for steps in (run.step, optimizer_steps(run)) if steps]
     for value in (*(call for call in calls if call is not None), *stated):
-        if any(count + 1 < value < 1.8 * count and not multiple(value, count) for count in counts):
+        if any(
+            count + 1 < value < MOSTLY_SKIPPED * count and not multiple(value, count)
+            for count in counts
+        ):
             return value
     return None
 

@@ -9,6 +9,7 @@ from ckptools.compare.loops import optimizer_steps
 from ckptools.compare.progress import argument, multiple, step_counts, steps_taken
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
+from ckptools.rules.run.skipped_steps import MOSTLY_SKIPPED
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -46,8 +47,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     False alarms
         Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). A fine-tuning that
-        keeps the old optimizer and restarts its counter, a changed batch size, and steps that a
-        loss scaler skipped look the same.
+        keeps the old optimizer and restarts its counter, and a changed batch size look the same.
+        Where a loss scaler is saved, steps that the optimizer lacks are its doing: RUN107 tells
+        them.
 
     What to do
         Compare both counters with those of the files before this one.
@@ -98,6 +100,8 @@ def _against_counter(
             severity="note",
             advice=advice.history(evidence),
         )
+    elif checkpoint.run.scaler and nearest < stated < MOSTLY_SKIPPED * nearest:
+        return  # RUN107
     elif not any(multiple(stated, c) or multiple(c, stated) for c in counts) and stated < 25 * max(
         counts
     ):

@@ -21,6 +21,17 @@ def less(held: State) -> None:
     own["exp_avg"].view(-1)[5] += 0.8e-5 * size
 
 
+def in_half_precision(held: State) -> None:
+    one_element(held)
+    held["scaler"] = {"scale": 65536.0, "growth_interval": 2000, "_growth_tracker": 3}
+
+
+def with_coupled_decay(held: State) -> None:
+    one_element(held)
+    for group in held["optimizer"]["param_groups"]:
+        group |= {"weight_decay": 1e-4, "decoupled_weight_decay": False}
+
+
 def head(held: State) -> None:
     """The softmax head: sums over classes."""
     slots(held, "head.bias")["exp_avg"][3] *= 1.01
@@ -40,6 +51,8 @@ FIRES_ON = {
 SILENT_ON = {
     "the_next_step": pair,
     "less_than_the_limit": partial(pair, less),
+    "in_half_precision": partial(pair, in_half_precision),
+    "with_coupled_decay": partial(pair, with_coupled_decay),
     "early": partial(pair, steps=2),
     "gains_as_they_started": partial(pair, steps=1),
     "sgd": partial(pair, None, "SGD"),

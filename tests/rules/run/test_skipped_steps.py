@@ -36,8 +36,9 @@ SILENT_ON = {
 
 
 def test_says_how_many() -> None:
-    (many,) = judge(evidence(attempted(70)), select=["RUN107"]).findings
-    assert many.evidence == {"skipped": 10, "attempted": 70, "taken": 60, "halvings": 6}
+    (many,) = judge(evidence(attempted(80)), select=["RUN107"]).findings
+    assert many.evidence == {"skipped": 20, "attempted": 80, "taken": 60, "halvings": 6}
     assert many.severity == "warning"
-    (few,) = judge(evidence(attempted(62)), select=["RUN107"]).findings
-    assert few.severity == "note"
+    for few in (62, 70):
+        (finding,) = judge(evidence(attempted(few)), select=["RUN107"]).findings
+        assert finding.severity == "note"

@@ -7,7 +7,7 @@ import pytest
 
 from ckptools.rules import judge
 from ckptools.types.evidence import Evidence
-from tests.builders.resumes import edited, evidence, lightning, setting, together
+from tests.builders.resumes import SCALER, edited, evidence, lightning, setting, together
 from tests.builders.small_run import State
 
 BEHIND = setting("global_step", 47)
@@ -32,6 +32,10 @@ FIRES_ON = {
     "a_trainers_totals": partial(trainer, 1000.0),
     "another_counter": partial(evidence, BEHIND),
     "one_apart": partial(evidence, setting("global_step", 61)),
+    "beyond_what_a_loss_scaler_skips": partial(
+        evidence, together(setting("global_step", 133), setting("scaler", SCALER))
+    ),
+    "more_than_were_tried": partial(evidence, together(BEHIND, setting("scaler", SCALER))),
     "longer_epochs": partial(evidence, edited("args", steps_per_epoch=20)),
     "epochs_of_before": partial(evidence, setting("epoch", 17), earlier=4),
 }
@@ -46,6 +50,9 @@ SILENT_ON = {
     "epochs_of_12": partial(evidence, edited("args", steps_per_epoch=12)),
     "its_earlier_file": partial(evidence, earlier=2),
     "accumulated": partial(evidence, setting("global_step", 240)),
+    "skipped_by_a_loss_scaler": partial(
+        evidence, together(setting("global_step", 66), setting("scaler", SCALER))
+    ),
     "no_states": partial(evidence, together(BEHIND, without_states)),
     "amid_an_epoch": partial(
         evidence, together(edited("args", steps_per_epoch=13), setting("epoch", 4))
