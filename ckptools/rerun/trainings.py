@@ -157,17 +157,26 @@ class Trainings:
         return min(self.steps, 2 * max(needed - course.steps, 1) + 1)
 
     def _blamed(self) -> Verdict:
-        """Train the arms that tell causes apart, dearest last, until one does."""
+        """Train the arms that tell causes apart, on more seeds as long as they do not."""
+        while True:
+            self._tell_apart()
+            verdict, trained = self.dynamics.blamed(), len(self.dynamics.arms["as-is"].trials)
+            if verdict.decision != "undecided" or trained == len(self.seeds):
+                return verdict
+            for plan in (_EARLIER, _AS_IS):
+                self._train(plan, trained, self.steps)
+
+    def _tell_apart(self) -> None:
+        """Train one arm after the other, the dearest last, until one names the cause."""
         own, before = map(self._rates, (self.sources.checkpoint, self.sources.earlier))
         if own != before:
             plan = replace(_EARLIER, name="earlier-at-these-rates", lr=list(own))
             self._beside("earlier", plan, suspect=True)
             if self.dynamics.blamed().decision != "undecided":
-                return self.dynamics.blamed()
+                return
         self._beside("as-is", _RESET, ends=(True,))
         if self.dynamics.blamed().decision == "undecided":
             self._beside("optimizer-reset", _BOTH_RESET, offset=self.dynamics.offset)
-        return self.dynamics.blamed()
 
     def _rates(self, checkpoint: Checkpoint | None) -> tuple[float, ...]:
         task, model = self.sources.task, self.sources.model
@@ -183,7 +192,8 @@ class Trainings:
         offset: float = 0.0,
     ) -> None:
         """Train an arm on the seeds of another, until it is settled which of the two is worse."""
-        for number, trial in enumerate(self.dynamics.arms[rival].trials):
+        known = len(self.dynamics.arms.get(plan.name, _NONE).trials)
+        for number, trial in enumerate(self.dynamics.arms[rival].trials[known:], known):
             until = self._until(rival, plan.name, number, suspect, ends, offset, blame.SHARE)
             if Stop(until).settled:
                 return

@@ -205,6 +205,18 @@ def test_later_seeds_are_as_long_as_the_bets_seem_to_need(run: tuple[str, Path, 
     assert steps[1] < 12
 
 
+def test_more_seeds_are_trained_where_the_first_do_not_tell_the_cause(
+    run: tuple[str, Path, Path],
+) -> None:
+    """Twelve steps show that it becomes worse, and not yet that a fresh state does not."""
+    losses = {"as-is": 5.0 * 1.85, "earlier": 5.0, "optimizer-reset": 5.9, "earlier-reset": 5.9}
+    found = trainings(run, losses)
+    rung, verdict = verdict_of(found)
+    assert verdict.cause == "optimizer"
+    assert len(found.dynamics.arms["as-is"].trials) > 1
+    assert rung.evidence["trials"] == sum(len(a.trials) for a in found.dynamics.arms.values())
+
+
 def test_both_can_be_trained_to_the_end(run: tuple[str, Path, Path]) -> None:
     one, other = trainings(run, {"as-is": 6.0, "earlier": 5.0}).whole()
     assert (one.name, other.name) == ("as-is", "earlier")
