@@ -83,7 +83,7 @@ def to_safetensors(checkpoint: Checkpoint) -> Conversion:
     first: dict[TensorRef, str] = {}
     for name, ref in named(checkpoint):
         place = _place(ref)
-        reason = unfit(ref)
+        reason = unfit(ref) or _unfit_name(name)
         if reason is not None:
             changes.append(TensorChange(name, "not-carried", reason))
         elif place in first and ref.numel:
@@ -121,6 +121,12 @@ def unfit(ref: TensorRef) -> str | None:
     if ref.dtype not in safetensors_writer.DTYPES:
         return f"safetensors has no {ref.dtype}"
     return None
+
+
+def _unfit_name(name: str) -> str | None:
+    """Return why safetensors cannot hold a name, or None."""
+    broken = any("\ud800" <= letter <= "\udfff" for letter in name)
+    return "its name is no valid text" if broken else None
 
 
 def split_storages(tensors: dict[str, TensorRef]) -> Iterator[TensorChange]:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from ckptools.errors import OperationError
+from ckptools.formats.nested_storages import LOADER
+from ckptools.formats.plain_values import called
 from ckptools.sources.arrays import iter_chunks
 from ckptools.surgery.encode import Rewrite, encode
 from ckptools.surgery.output import Moved
@@ -118,6 +120,10 @@ def _same(node: Any) -> Any:
     return node
 
 
+#: how often a tensor of a subclass may be wrapped in others
+_WRAPPED = 8
+
+
 class _Storages:
     """Which storage gets which key, and how the nodes that refer to it are written."""
 
@@ -133,8 +139,8 @@ class _Storages:
                 self._note(node, node.value)
 
     def _note(self, node: Instance, ref: TensorRef) -> None:
-        first = node.args[0] if isinstance(node.args, tuple) and node.args else None
-        if isinstance(first, Persistent) and ref.storage is not None:
+        first = _viewed(node)
+        if first is not None and ref.storage is not None:
             self.known[id(first)] = ref.storage
 
     def key(self, storage: Storage) -> str:
@@ -155,6 +161,8 @@ class _Storages:
         if isinstance(node, Persistent):
             return self._persistent(node)
         if isinstance(node, Instance) and isinstance(node.value, TensorRef):
+            if _storage_inside(node):
+                return self.built.setdefault(id(node), rebuilding(node.value, self.key))
             return self._without_view(node, node.value)
         return node
 
@@ -175,6 +183,24 @@ class _Storages:
             return node
         moved = Instance(node.constructor, (first, ref.offset, *node.args[2:]), via=node.via)
         return self.built.setdefault(id(node), moved)
+
+
+def _viewed(node: Instance) -> Persistent | None:
+    """Return the storage that a tensor's call views; subclasses wrap the arguments of another."""
+    args = node.args
+    for _ in range(_WRAPPED):
+        if not isinstance(args, tuple) or not args:
+            return None
+        if isinstance(args[0], Persistent):
+            return args[0]
+        args = args[2] if len(args) > 2 else None
+    return None
+
+
+def _storage_inside(node: Instance) -> bool:
+    """Return whether a tensor's storage lies in the pickle itself, which no torch file does."""
+    first = node.args[0] if isinstance(node.args, tuple) and node.args else None
+    return isinstance(first, Instance) and called(first) == LOADER
 
 
 def rebuilding(ref: TensorRef, key: Callable[[Storage], str]) -> Instance:

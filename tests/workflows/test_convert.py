@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,32 @@ def test_real_legacy_file_becomes_a_modern_zip(tmp_path: Path) -> None:
     assert same(old["state_dict"], new["state_dict"])
     assert old["optimizer"]["param_groups"] == new["optimizer"]["param_groups"]
     assert old["epoch"] == new["epoch"]
+
+
+def test_a_plainly_pickled_state_dict_becomes_a_torch_file(tmp_path: Path) -> None:
+    weights = {"a.weight": torch.randn(3, 2), "b": torch.nn.Parameter(torch.ones(2))}
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"model": weights, "epoch": 3}))
+    convert(tmp_path / "model.pkl", tmp_path / "model.pth", to="torch-zip")
+    read = torch.load(tmp_path / "model.pth", weights_only=True)
+    assert read["epoch"] == 3
+    for name, value in weights.items():
+        assert torch.equal(read["model"][name], value)
+    assert isinstance(read["model"]["b"], torch.nn.Parameter)
+
+
+def test_tensors_with_attributes_are_carried(tmp_path: Path) -> None:
+    """FSDP leaves marks on its tensors, which pickle as a subclass of itself."""
+    weight = torch.randn(3, 2)
+    weight.mark = True  # type: ignore[attr-defined]
+    torch.save({"a.weight": weight, "tied": weight.t()}, tmp_path / "a.pth")
+    convert(tmp_path / "a.pth", tmp_path / "b.pth", to="torch-zip")
+    read = torch.load(tmp_path / "b.pth", weights_only=True)
+    assert torch.equal(read["a.weight"], weight)
+    assert torch.equal(read["tied"], weight.t())
+
+
+def test_a_name_that_is_no_text_is_listed(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.ones(2), "\ud800b": torch.ones(2)}, tmp_path / "a.pth")
+    receipt = convert(tmp_path / "a.pth", tmp_path / "a.safetensors", to="safetensors")
+    assert list(load_file(tmp_path / "a.safetensors")) == ["a.weight"]
+    assert [one.tensor for one in receipt.changes if one.action == "not-carried"] == ["\ud800b"]
