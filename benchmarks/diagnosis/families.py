@@ -203,5 +203,5 @@ FAMILIES = (
         frozen=("embed", "position", "encoder.layers.0.", "encoder.layers.1."),
         schedule="one-cycle",
     ),
-    Family("fused, AdamW, loss scaler", MEASURE, "fused", split=True, clip=1.0, precision="scaled"),
+    Family("fused, AdamW, loss scaler", SEEN, "fused", split=True, clip=1.0, precision="scaled"),
 )
