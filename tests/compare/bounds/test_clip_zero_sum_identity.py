@@ -19,6 +19,7 @@ from ckptools.compare.bounds.premises import AdamPremises
 from ckptools.compare.bounds.result import BoundResult
 from ckptools.compare.bounds.schedule import largest_rate
 from ckptools.compare.bounds.zero_sum import broken, zero_sum_residual
+from tests.builders.gradient_families import families
 
 
 def clipped_run(
@@ -72,6 +73,58 @@ def test_what_was_added_between_two_files_is_clipped_too() -> None:
     assert clip(parts, 4.0, 20, premises).proves
 
 
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.95), (0.0, 0.99), (0.95, 0.9)])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_no_clipped_history_passes_the_clip(betas: tuple[float, float], scale: float) -> None:
+    """Every family of gradients, far below the clip and far above it; two files at any distance."""
+    limit, steps, elements = 5.0, 120, 8
+    rng = np.random.default_rng(4)
+    largest = {"one": 0.0, "two": 0.0}
+    for name, row in families(rng, steps, *betas).items():
+        direction = rng.standard_normal(elements)
+        m, v = np.zeros(elements), np.zeros(elements)
+        states = [(m, v)]
+        for size in row * scale:
+            g = size * (direction + 0.3 * rng.standard_normal(elements))
+            norm = float(np.linalg.norm(g))
+            g = g * min(1.0, limit / norm) if norm > 0 else g
+            m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g * g
+            states.append((m, v))
+        for t0, t in [(0, 1), (0, 60), (0, 120), (10, 11), (10, 13), (40, 120)]:
+            (m0, v0), (m1, v1) = states[t0], states[t]
+            premises = AdamPremises(*betas, step=t, earlier_step=t0, state_dtype="float64")
+            whole = clip([parameter_sums(m1, v1, t)], limit, t, premises)
+            added = clip([added_sums(m0, v0, m1, v1, premises)], limit, t - t0, premises)
+            assert whole.above == added.above == 0, (name, (t0, t), whole, added)
+            largest["one"] = max(largest["one"], whole.ratio)
+            largest["two"] = max(largest["two"], added.ratio)
+            if whole.ratio > 0.5:
+                less = limit * whole.ratio * 0.999
+                assert clip([parameter_sums(m1, v1, t)], less, t, premises).proves
+    if scale >= 1:
+        assert min(largest.values()) > 0.999
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_saturation_bounds_the_steps_that_were_not_clipped(seed: int) -> None:
+    """Markov's bound over the weights of the steps, and the histories that reach it."""
+    rng = np.random.default_rng(seed)
+    steps, beta2, limit, below = 300, 0.99, 2.0, 0.95
+    weights = (1 - beta2) * beta2 ** np.arange(steps)[::-1] / (1 - beta2**steps)
+    closest = 0.0
+    for share in (0.0, 0.01, 0.1, 0.5, 1.0):
+        for low in (0.0, 0.5, below - 1e-9):
+            slow = rng.random(steps) < share
+            norms = limit * np.where(slow, low, 1.0)
+            mean = float(np.sqrt(weights @ norms**2))
+            true = float(weights[norms < below * limit].sum())
+            most = saturation(mean, limit, below)
+            assert true <= most + 1e-9
+            if low > below - 1e-6 and true > 0:
+                closest = max(closest, true / most)
+    assert closest > 0.999
+
+
 def test_premises_of_the_clip() -> None:
     parts = [ParameterSums(1.0, 1.0, 5, 10)]
     coupled = AdamPremises(step=5, weight_decay=0.1, decoupled=False)
@@ -81,18 +134,29 @@ def test_premises_of_the_clip() -> None:
     assert clip([], 1.0, 5, AdamPremises(step=5)).ratio is None
 
 
-def trained_head(rounds: int = 60, noise: float = 0.0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return both moments of a head after every step; ``noise`` makes gradients alternate."""
+def trained_head(
+    rounds: int = 60,
+    noise: float = 0.0,
+    scale: float = 1.0,
+    burst: bool = False,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return both moments of a head after every step.
+
+    ``noise`` makes gradients alternate, ``scale`` is the loss's, a ``burst`` multiplies every
+    seventh gradient by ten thousand and drops every fifth.
+    """
     torch.manual_seed(0)
     head = torch.nn.Linear(16, 10)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, betas=betas)
     moments = []
     for number in range(rounds):
+        size = 1e4 * (number % 7 == 3) + (number % 5 < 4) if burst else 1.0
         x, y = torch.randn(32, 16), torch.randint(0, 10, (32,))
         x = x + noise * (-1) ** number
         loss = torch.nn.functional.cross_entropy(head(x), y, label_smoothing=0.1)
         optimizer.zero_grad()
-        loss.backward()
+        (scale * size * loss).backward()
         optimizer.step()
         state = optimizer.state[head.weight]
         moments.append((state["exp_avg"].numpy().copy(), state["exp_avg_sq"].numpy().copy()))
@@ -105,6 +169,23 @@ def test_a_softmax_head_sums_to_zero_over_classes(noise: float) -> None:
     for step, (m, v) in enumerate(moments, 1):
         premises = AdamPremises(step=step, weight_decay=0.01)
         assert zero_sum_residual(m, v, premises) < 5e-7
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.95), (0.0, 0.99)])
+@pytest.mark.parametrize(("scale", "burst"), [(1e-6, False), (1.0, True), (1e6, True)])
+def test_no_scale_nor_burst_breaks_a_zero_sum(
+    betas: tuple[float, float], scale: float, burst: bool
+) -> None:
+    moments = trained_head(scale=scale, burst=burst, betas=betas)
+    residuals = []
+    for step, (m, v) in enumerate(moments, 1):
+        premises = AdamPremises(*betas, step=step, weight_decay=0.01)
+        residual = zero_sum_residual(m, v, premises)
+        if residual is not None:
+            residuals.append(residual)
+            assert broken(residuals[0], residual, m.size, premises).above == 0, (step, residual)
+    assert len(residuals) > 50
+    assert max(residuals) < 5e-6
 
 
 def test_what_breaks_a_zero_sum() -> None:
@@ -153,6 +234,17 @@ def test_a_stale_shard_names_its_source() -> None:
     assert [(s.name, s.source, s.moved, s.still) for s in found] == [("a.w", 1, 1, 0)]
     assert stale(series[:3], modules) == []
     assert stale(series[:1], modules) == []
+
+
+def test_a_shard_with_one_bit_off_is_no_copy() -> None:
+    rng = np.random.default_rng(0)
+    names = ["a.w", "a.b", "c.w"]
+    epochs = [{name: rng.standard_normal(64) for name in names} for _ in range(4)]
+    modules = {"a.w": "a", "a.b": "a", "c.w": "c"}
+    epochs[3]["a.w"] = epochs[1]["a.w"].copy()
+    assert [one.name for one in stale([digests(epoch) for epoch in epochs], modules)] == ["a.w"]
+    epochs[3]["a.w"].view(np.int64)[17] ^= 1
+    assert stale([digests(epoch) for epoch in epochs], modules) == []
 
 
 def test_a_digest_is_of_values_and_dtype_not_of_chunks() -> None:

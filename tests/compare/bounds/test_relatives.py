@@ -80,6 +80,16 @@ def test_adagrad_and_rmsprop_travel(adagrad: bool) -> None:
 )
 def test_sgd_replays_one_step(options: dict) -> None:
     states = run(torch.optim.SGD, "momentum_buffer", options)
+    largest = 0.0
+    for step in range(1, STEPS - 1):
+        (w0, b0), (w1, b1) = states[step], states[step + 1]
+        settings = {key: options[key] for key in options if key != "weight_decay"}
+        direction = momentum_update(b0, b1, **settings)
+        premises = AdamPremises(step=step + 2, earlier_step=step + 1)
+        one = sgd_replay(w0, w1, direction, LR, premises)
+        assert one.above == 0 or options.get("nesterov"), (step, one)
+        largest = max(largest, one.ratio if one.above == 0 else 0.0)
+    assert largest > 0.5
     (w0, b0), (w1, b1) = states[50], states[51]
     settings = {key: options[key] for key in options if key != "weight_decay"}
     direction = momentum_update(b0, b1, **settings)
