@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.compare.screens import BLOCK, COEFFICIENTS
-from ckptools.stats.machine import Kernel
+from ckptools.stats.machine import Kernel, compiling
 
 Single = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -28,21 +28,28 @@ _PAIR_SUMS, _ADAM = _kernel("pair_sums"), _kernel("adam")
 _STEP_SUMS, _STEP_SCREEN = _kernel("step_sums"), _kernel("step_screen")
 
 
-def prepare() -> None:
-    """Load or compile everything, by comparing nothing."""
+def prepare(*, single_step: bool, anew: bool = True) -> None:
+    """Load everything, by comparing nothing.
+
+    Parameters
+    ----------
+    single_step: also what only direct successors need.
+    anew: whether to compile what is not compiled yet.
+
+    Raises
+    ------
+    OSError: what is compiled cannot be kept.
+    RuntimeError, ImportError: it is not compiled yet, or cannot be.
+    """
     nothing, flags = np.empty(0, np.float32), np.empty((4, 0), np.uint8)
-    pair_sums(nothing, nothing, np.zeros(6), flags[0])
-    constants = (np.zeros(COEFFICIENTS[0]), np.zeros(COEFFICIENTS[1]))
+    moments, weights, step = (np.zeros(count) for count in COEFFICIENTS)
     out = np.empty((0, 4), np.float32)
-    adam((nothing,) * 7, True, *constants, 1.0, np.zeros((4, 6)), flags, out)
-
-
-def prepare_single_step() -> None:
-    """Load or compile what only direct successors need."""
-    nothing, step = np.empty(0, np.float32), np.zeros(COEFFICIENTS[2])
-    streams = (nothing,) * 4
-    step_sums(streams, step, np.zeros(5), np.empty(0, np.uint8))
-    step_screen(streams, step, 1.0, 0.0, np.empty(0, np.uint8), np.empty(0, np.float32))
+    with compiling(anew):
+        pair_sums(nothing, nothing, np.zeros(6), flags[0])
+        adam((nothing,) * 7, True, moments, weights, 1.0, np.zeros((4, 6)), flags, out)
+        if single_step:
+            step_sums((nothing,) * 4, step, np.zeros(5), flags[0])
+            step_screen((nothing,) * 4, step, 1.0, 0.0, flags[0], out[:, 0])
 
 
 def pair_sums(a: Single, b: Single, sums: Floats, good: Flags) -> None:

@@ -40,8 +40,8 @@ from ckptools.types.change import StateChange
 from ckptools.types.checkpoint import NamedTensor
 from ckptools.types.tensor import TensorRef
 
-#: Bytes of a whole job from which loading compiled kernels pays.
-COMPILED_ABOVE = 128 << 20
+#: Bytes of a whole job from which loading compiled kernels pays, and from which compiling does.
+LOADED_ABOVE, COMPILED_ABOVE = 16 << 20, 128 << 20
 #: Elements of a stretch, after which another thread may take over, and of one chunk of it.
 STRETCH, CHUNK = 1 << 22, 1 << 17
 #: Types that float32 holds exactly.
@@ -100,9 +100,8 @@ def run(
     """
     tasks, twins = _once(tasks)
     total = sum(task.nbytes for task in tasks)
-    compiled = _compiled() if total >= COMPILED_ABOVE else None
-    if compiled is not None and any(t.pair and t.pair.premises.steps == 1 for t in tasks):
-        compiled.prepare_single_step()
+    single_step = any(task.pair and task.pair.premises.steps == 1 for task in tasks)
+    compiled = _compiled(total, single_step)
     fast = [task for task in tasks if compiled is not None and _regular(task)]
     chosen = {id(task) for task in fast}
     done = 0
@@ -133,12 +132,14 @@ def _weights_key(task: Task) -> Any:
     return tuple(identity(tensor.ref) for tensor in task.weights or ())
 
 
-def _compiled() -> Any | None:
+def _compiled(nbytes: int, single_step: bool) -> Any | None:
     """Return the compiled kernels, None where they cannot be had; numpy gives the same."""
+    if nbytes < min(LOADED_ABOVE, COMPILED_ABOVE):
+        return None
     try:
         with sparing():
             found = importlib.import_module("ckptools.compare.compiled")
-            found.prepare()
+            found.prepare(single_step=single_step, anew=nbytes >= COMPILED_ABOVE)
     except (ImportError, OSError, RuntimeError):
         return None
     return found

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ckptools.stats.jobs import Job, identity, plan
-from ckptools.stats.kernel import engine
+from ckptools.stats.jobs import Job, chosen_engine, identity, plan
 from ckptools.stats.measure import Campaign, threads_for
 from ckptools.stats.passing import Outcome, Passage, Workspace
 from ckptools.stats.pieces import seekable
@@ -27,11 +26,8 @@ class Alongside:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         jobs, refused = plan(checkpoint)
-        self._total = sum(job.nbytes for job in jobs)
-        families = (part.family for job in jobs for part in job.parts)
-        joint = any(job.direction for job in jobs)
-        self._engine, self._remark = engine(self._total, families, joint=joint)
-        self._campaign = Campaign(checkpoint, self._engine, refused, None, self._total)
+        self._engine, self._remark = chosen_engine(jobs)
+        self._campaign = Campaign(checkpoint, self._engine, refused, None, 0)
         self._pending = {id(job): job for job in jobs}
         self._of = {identity(part.ref): job for job in jobs for part in job.parts}
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ckptools.stats import digest
 from ckptools.stats.constants import BLOCK, TINY
 from ckptools.stats.families import Family
-from ckptools.stats.machine import Kernel
+from ckptools.stats.machine import Kernel, compiling
 
 
 def _kernel(name: str) -> Kernel:
@@ -30,32 +30,43 @@ _SCAN_ROWS = _kernel("scan_rows")
 _JOIN_ADAM, _JOIN_BITS = _kernel("join_adam"), _kernel("join_bits")
 
 
-def prepare(families: Iterable[Family], *, joint: bool) -> None:
-    """Load or compile all that values of these families need, by measuring none of them.
+def prepare(
+    families: Iterable[Family],
+    joints: Iterable[tuple[np.dtype[Any], ...]] = (),
+    *,
+    anew: bool = True,
+) -> None:
+    """Load all that values of these families and types need, by measuring none of them.
+
+    Parameters
+    ----------
+    joints: types of what :func:`join_adam` is to take.
+    anew: whether to compile what is not compiled yet.
 
     Raises
     ------
     OSError: what is compiled cannot be kept.
-    RuntimeError, ImportError: nothing can be compiled.
+    RuntimeError, ImportError: it is not compiled yet, or cannot be.
     """
     known = set(families)
     histogram = np.zeros(1 << 16, dtype=np.int64)
-    hash_leaves(np.empty(0, np.uint64), np.empty((0, 2), np.uint64))
-    for bits in {family.bits for family in known}:
-        notes = np.empty(1, np.uint64), np.empty(1, np.uint8), np.empty(1, np.uint8)
-        scan_rows(np.empty(0, bits), 0, 1, 1, 1, *notes, np.zeros(1, np.int64))
-    for bits in {family.bits for family in known if family.kind == "codes"}:
-        count_codes(np.empty(0, bits), histogram)
+    codes = {family.bits for family in known if family.kind == "codes"}
+    codes |= {np.dtype(np.uint16) for family in known if family.kind == "integer"}
     reals = {family.number for family in known if family.kind == "real"}
-    if any(family.kind == "complex" for family in known):
-        reals.add(np.dtype(np.float64))
-    for number in reals:
-        tallies = np.zeros(4, np.int64), np.zeros(2, np.int64), np.zeros(6)
-        scan_real(np.empty(0, number), histogram, *tallies)
-    joined = {np.float32} | {np.uint16 for family in known if family.dtype == "bfloat16"}
-    for kind in joined if joint else ():
-        nothing = np.empty(0, kind)
-        join_adam(nothing, nothing, nothing, 1.0, 1.0, np.zeros(4))
+    reals |= {np.dtype(np.float64) for family in known if family.kind == "complex"}
+    with compiling(anew):
+        hash_leaves(np.empty(0, np.uint64), np.empty((0, 2), np.uint64))
+        for bits in {family.bits for family in known}:
+            notes = np.empty(1, np.uint64), np.empty(1, np.uint8), np.empty(1, np.uint8)
+            scan_rows(np.empty(0, bits), 0, 1, 1, 1, *notes, np.zeros(1, np.int64))
+        for bits in codes:
+            count_codes(np.empty(0, bits), histogram)
+        for number in reals:
+            tallies = np.zeros(4, np.int64), np.zeros(2, np.int64), np.zeros(6)
+            scan_real(np.empty(0, number), histogram, *tallies)
+        for kinds in set(joints):
+            weight, first, second = (np.empty(0, kind) for kind in kinds)
+            join_adam(weight, first, second, 1.0, 1.0, np.zeros(4))
 
 
 def count_codes(codes: NDArray[Any], histogram: NDArray[np.int64]) -> None:

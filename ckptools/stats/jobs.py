@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ckptools.stats import rows, slots
 from ckptools.stats.families import Family, family
+from ckptools.stats.kernel import Engine, engine
 from ckptools.stats.pieces import available, seekable
 from ckptools.stats.rows import Matrix
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, ParameterState
@@ -78,10 +81,27 @@ class Job:
         return sum(part.elements * part.family.itemsize for part in self.parts)
 
     @property
+    def joint(self) -> tuple[np.dtype[Any], ...] | None:
+        """The types that are joined element by element, where Adam's moments are."""
+        if self.direction is None or self.direction.second is None:
+            return None
+        number = {part.slot: part.family.number for part in self.parts}
+        first = number[self.direction.first]
+        return slots.joined(number.get(None, first), first, number[self.direction.second])
+
+    @property
     def place(self) -> tuple[str, int]:
         """Where its first tensor lies."""
         storage = self.parts[0].ref.storage
         return (storage.source.name, storage.start) if storage else ("", 0)
+
+
+def chosen_engine(jobs: Sequence[Job]) -> tuple[Engine, str | None]:
+    """Return the engine for these jobs, and why it is not the compiled one if it fits."""
+    families = (part.family for job in jobs for part in job.parts)
+    joints = (job.joint for job in jobs)
+    total = sum(job.nbytes for job in jobs)
+    return engine(total, families, [one for one in joints if one is not None])
 
 
 def plan(checkpoint: Checkpoint) -> tuple[list[Job], dict[Key, str]]:

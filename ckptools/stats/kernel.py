@@ -1,8 +1,9 @@
 """The pass over one chunk: what it fills in, and which engine runs it.
 
 Two engines give the same results, asserted by test: :mod:`ckptools.stats.plain` (numpy, ready at
-once) and :mod:`ckptools.stats.compiled` (numba, several times faster, but slow to load).  Small
-jobs take numpy, jobs above :data:`COMPILED_ABOVE` bytes the compiled one.
+once) and :mod:`ckptools.stats.compiled` (several times faster, but numba takes seconds to compile
+it, once).  Small jobs take numpy; jobs above :data:`LOADED_ABOVE` bytes the compiled one if it is
+there already, and jobs above :data:`COMPILED_ABOVE` in any case.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from ckptools.stats import plain
 from ckptools.stats.families import Family
 from ckptools.stats.moments import Moments, from_array
 
-#: bytes of a whole job from which loading compiled kernels pays
-COMPILED_ABOVE = 256 << 20
+#: bytes of a whole job from which loading compiled kernels pays, and from which compiling them does
+LOADED_ABOVE, COMPILED_ABOVE = 16 << 20, 256 << 20
 #: set where no compiled code but ours runs in this process: numba then need not look for scipy,
 #: which it offers to code that multiplies matrices, and which takes a fifth of its loading time
 alone = False
@@ -107,22 +108,27 @@ class Engine(Protocol):
 
 
 def engine(
-    nbytes: int, families: Iterable[Family] = (), *, joint: bool = False
+    nbytes: int,
+    families: Iterable[Family] = (),
+    joints: Iterable[tuple[np.dtype[Any], ...]] = (),
 ) -> tuple[Engine, str | None]:
     """Return the engine for a job of ``nbytes``, and why it is not the compiled one if it fits.
 
-    What ``families`` (and joint measures of slots) need is loaded or compiled here and not in the
-    middle of the work.  numba is unusable where it cannot cache what it compiled, or where it fails
-    to load; both are remarks to the user and no errors, because numpy gives the same numbers.
+    What ``families`` and ``joints`` (types of what :meth:`Engine.join_adam` is to take) need is
+    loaded or compiled here and not in the middle of the work.  Compiled code is unusable where
+    nothing can be kept of it, or where numba fails to load; both are remarks to the user and no
+    errors, because numpy gives the same numbers.
     """
-    if nbytes < COMPILED_ABOVE:
+    if nbytes < min(LOADED_ABOVE, COMPILED_ABOVE):
         return _as_engine(plain), None
     try:
         with sparing():
             compiled = importlib.import_module("ckptools.stats.compiled")
-            compiled.prepare(families, joint=joint)
+            compiled.prepare(families, joints, anew=nbytes >= COMPILED_ABOVE)
         return _as_engine(compiled), None
     except (ImportError, OSError, RuntimeError) as error:
+        if nbytes < COMPILED_ABOVE:
+            return _as_engine(plain), None
         return _as_engine(plain), f"compiled kernels are not available ({error}); numpy is used"
 
 

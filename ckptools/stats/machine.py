@@ -18,8 +18,9 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,17 @@ _SCALARS: dict[str, Any] = {
 _BYTE: Callable[[Any], Any] = ctypes.c_char.from_buffer
 _DIGEST = hashlib.sha256().digest_size
 _lock = threading.RLock()
+_compiling = ContextVar("_compiling", default=True)
+
+
+@contextmanager
+def compiling(allowed: bool) -> Iterator[None]:
+    """Let kernels that are not compiled yet be compiled, or else raise RuntimeError."""
+    before = _compiling.set(allowed)
+    try:
+        yield
+    finally:
+        _compiling.reset(before)
 
 
 def cache_folder() -> Path:
@@ -125,6 +137,8 @@ class Kernel:
         return found
 
     def _compiled(self, types: tuple[str, ...], name: str) -> bytes:
+        if not _compiling.get():
+            raise RuntimeError(f"{self._name} is not compiled yet")
         _check_writable(cache_folder())
         building = importlib.import_module("ckptools.stats.building")
         code: bytes = building.build(self._function, types, name, _machine().target)

@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from ckptools.stats import initialization, rows, slots
-from ckptools.stats.jobs import Job, Key, Part, identity, plan
-from ckptools.stats.kernel import Engine, engine
+from ckptools.stats.jobs import Job, Key, Part, chosen_engine, identity, plan
+from ckptools.stats.kernel import Engine
 from ckptools.stats.passing import Outcome, Workspace, pass_over, whole_rows
 from ckptools.stats.tally import Run, join, statistics
 from ckptools.types.checkpoint import Checkpoint
@@ -45,8 +45,7 @@ def measure(
     """
     jobs, refused = plan(checkpoint)
     total = sum(job.nbytes for job in jobs)
-    families = (part.family for job in jobs for part in job.parts)
-    chosen, remark = engine(total, families, joint=any(job.direction for job in jobs))
+    chosen, remark = chosen_engine(jobs)
     campaign = Campaign(checkpoint, chosen, refused, progress, total)
     campaign.run(jobs, threads_for(threads, total))
     found = campaign.measurements(() if remark is None else (remark,))

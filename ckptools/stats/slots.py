@@ -93,6 +93,11 @@ class Joint:
         self.sums[3] = max(self.sums[3], other.sums[3])
 
 
+def joined(*numbers: np.dtype[Any]) -> tuple[np.dtype[Any], ...]:
+    """Return as which types an engine takes weight, first and second moment of these types."""
+    return tuple(part.dtype for part in _alike(*(np.empty(0, number) for number in numbers)))
+
+
 def _alike(*parts: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Return all parts as an engine takes them: of single precision, or all of double."""
     if any(part.dtype == np.float64 for part in parts):

@@ -185,7 +185,7 @@ def test_types_that_are_not_single_take_the_plain_way(
 def test_no_screen_is_below_its_ratio(
     n: int, betas: tuple[float, float], scale: float, compiled: None
 ) -> None:
-    kernels = passing._compiled()
+    kernels = passing._compiled(1, False)
     assert kernels is not None
     rng = np.random.default_rng(n)
     premises = AdamPremises(

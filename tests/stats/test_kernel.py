@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -276,15 +277,34 @@ with np.errstate(all="ignore"):
 
 
 def test_small_jobs_take_numpy_and_large_ones_what_is_compiled() -> None:
-    assert kernel.engine(kernel.COMPILED_ABOVE - 1) == (plain, None)
+    assert kernel.engine(kernel.LOADED_ABOVE - 1) == (plain, None)
     assert kernel.engine(kernel.COMPILED_ABOVE) == (compiled, None)
+
+
+def test_middling_jobs_take_what_is_compiled_already(tmp_path: Path) -> None:
+    script = (
+        "from ckptools.stats import kernel\n"
+        "for nbytes in (kernel.LOADED_ABOVE, kernel.COMPILED_ABOVE, kernel.LOADED_ABOVE):\n"
+        "    chosen, remark = kernel.engine(nbytes)\n"
+        "    assert remark is None\n"
+        "    print(chosen.__name__.rpartition('.')[2])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == ["plain", "compiled", "compiled"]
 
 
 def test_numba_alone_loads_no_scipy_and_leaves_it_to_others() -> None:
     code = (
         "import sys; from ckptools.stats import kernel; from ckptools.stats.families import family;"
         "kernel.alone = True; kernel.COMPILED_ABOVE = 0;"
-        "engine, why = kernel.engine(1, [family('float32')], joint=True);"
+        "engine, why = kernel.engine(1, [family('float32')]);"
         "print(engine.__name__, why, 'scipy' in sys.modules); import scipy.linalg"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
