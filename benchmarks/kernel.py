@@ -84,7 +84,7 @@ def ours(threads: int, *, compiled: bool) -> Callable[[Checkpoint], None]:
     """Return our pass with the engine asked for."""
 
     def run(checkpoint: Checkpoint) -> None:
-        kernel.COMPILED_ABOVE = 0 if compiled else 1 << 60
+        kernel.LOADED_ABOVE = kernel.COMPILED_ABOVE = 0 if compiled else 1 << 60
         found = measure(checkpoint, threads=threads)
         assert not found.remarks, found.remarks
 
