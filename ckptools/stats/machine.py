@@ -236,9 +236,12 @@ def _check_writable(folder: Path) -> None:
 
 
 def _read(path: Path) -> bytes | None:
-    """Return the machine code in a file, None where it is missing or damaged."""
+    """Return the machine code in a file of this user, None where it is missing or damaged."""
     with suppress(OSError):
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            if hasattr(os, "getuid") and os.fstat(file.fileno()).st_uid != os.getuid():
+                return None
+            content = file.read()
         code = content[_DIGEST:]
         if hashlib.sha256(code).digest() == content[:_DIGEST]:
             return code

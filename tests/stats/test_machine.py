@@ -113,6 +113,19 @@ def test_damaged_machine_code_is_compiled_again_and_never_run(
     assert path.read_bytes()[32:40] == whole[32:40]
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="files have no owners here")
+def test_machine_code_of_another_user_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    hashed()
+    (path,) = tmp_path.iterdir()
+    assert machine._read(path) is not None
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    assert machine._read(path) is None
+
+
 def test_other_sources_are_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     hashed()
