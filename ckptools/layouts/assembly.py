@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ckptools.layouts import optimizer_state, parameter_names
-from ckptools.layouts.averages import averages
+from ckptools.layouts.averages import averages, may_hold_averages
 from ckptools.layouts.modules import is_module, module_tensors
 from ckptools.layouts.nodes import attributes, key_text, mapping, sequence, tensors_below
 from ckptools.layouts.pairing import paired
@@ -75,10 +75,10 @@ class Assembly:
     def weights(self, node: Any, path: tuple[str, ...], name: str | None = None) -> None:
         """Add a state dict as a weight set, and as one more for each average inside it."""
         tensors = tensors_of(node)
-        _, names = prefixes.strip(tensors)
+        names = prefixes.strip(tensors)[1] if may_hold_averages(tensors) else {}
         inside = averages(names.values())
         followers = {one for members in inside.values() for one in members}
-        own = {key: ref for key, ref in tensors.items() if names[key] not in followers}
+        own = {key: ref for key, ref in tensors.items() if names.get(key) not in followers}
         name = self._free_name(name or set_name(path), path)
         self.sets[name] = weight_set(name, own, path)
         for child, members in inside.items():

@@ -11,9 +11,15 @@ from collections.abc import Iterable, Mapping
 
 #: What the outermost child that holds an average is called.
 _AVERAGE = re.compile(r"(?:.*_)?(?:ema|swa|averaged?|teacher)(?:_.*)?", re.IGNORECASE)
+_HINT = re.compile(r"ema|swa|average|teacher", re.IGNORECASE)
 _LONGEST = 64
 #: Of its tensors so many must follow some weight of the same name (counters follow none).
 _SHARE = 0.5
+
+
+def may_hold_averages(keys: Iterable[str]) -> bool:
+    """Return whether a look at the keys is worth it; most files hold none, and listing is quick."""
+    return any(_HINT.search(key) for key in keys)
 
 
 def averages(names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -25,7 +25,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
 
     False alarms
         Measured: 0 of 453 healthy files (below 0.66 % with 95 % confidence). None in the statement
-        itself; it is a note, for files are often saved this way on purpose.
+        itself; it is a note, for files are often saved this way on purpose. PEFT's adapter files,
+        which always are, stay silent.
 
     What to do
         Load into the same wrapper, or take the prefix off when loading.
@@ -34,8 +35,9 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         PyTorch: torch.nn.parallel.DistributedDataParallel, torch.compile (``_orig_mod``).
     """
     assert evidence.checkpoint is not None
+    usual = ("base_model.model.",) if evidence.checkpoint.layout == "peft" else ()
     for weights in evidence.checkpoint.weight_sets:
-        if weights.prefixes:
+        if weights.prefixes not in ((), usual):
             yield found(
                 weights.name,
                 say(
