@@ -10,19 +10,14 @@ from ckptools.logs.builder import Builder
 
 #: keys that say where an entry stands, the surest first
 PLACES = {
-    "epoch": ("epoch", "current_epoch"),
+    "epoch": ("epoch", "current_epoch", "train/epoch"),
     "iter": ("iter", "iteration"),
     "step": (
-        "step",
-        "global_step",
-        "_step",
-        "trainer/global_step",
-        "current_steps",
-        "num_updates",
-        "global_step/max_steps",
+        "step", "global_step", "train/global_step", "trainer/global_step", "_step",
+        "current_steps", "num_updates", "global_step/max_steps",
     ),
     "phase": ("mode", "phase", "split"),
-}
+}  # fmt: skip
 _PLACE_KEYS = {name for names in PLACES.values() for name in names}
 _PHASES = {"train": "train", "training": "train", "val": "val", "valid": "val", "eval": "val"}
 _PHASES |= {"validation": "val", "test": "test"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ckptools.logs.learning import Said, Span
 from ckptools.logs.statements import EPOCH, NUMBER, STEP
@@ -37,10 +37,12 @@ _BARE = re.compile(
     rf"(?=\s*(?:[,;|(（%，；。<>]|\.?$)|\s\s|\s(?:{_QUANTITY}|time|data|epoch|step|iter)\b)",
     re.I,
 )
+#: a mapping that has a name of its own
+_NAMED_BRACE = re.compile(r"([A-Za-z_]\w{0,40})\s*[:=]\s*\{")
 #: words that belong to the name behind them, within a field between two bars
 _WORDS = re.compile(r"\s*(?:[A-Za-z][\w./%()-]*\s+){1,7}")
 _LAYER = re.compile(
-    r"^\W*(?:layer\s*|层\s*|第\s*(?=\d+\s*层))(\d{1,4})\s*层?\s*[:：]?\s*(?=[A-Za-z\u4e00-\u9fff])",
+    r"^\W*(?:(?:aux(?:iliary)?|dec(?:oder)?|辅助|解码器?)[\s_-]*){0,2}(?:layer[\s_]*|层\s*|第\s*(?=\d+\s*层))(\d{1,4})\s*层?\s*[:：]?\s*(?=[A-Za-z\u4e00-\u9fff])",
     re.I,
 )
 _ITER = re.compile(
@@ -48,7 +50,8 @@ _ITER = re.compile(
     r"\bepoch \d+:\s+(\d{1,18}) ?/ ?\d|\bepoch\b[^|]{0,40}\|[^|]{0,200}\|\s*(\d{1,18})/\d+ \[|"
     r"^\s*(\d{1,18})/\d+ \[[=>.]|\bbatch\s*[:#]?\s*\[?\s*(\d{1,18})\s*/\s*\d|"
     r"\btrain:\s*\d+\s*/\s*\d+\s*\(\s*\d+%\) \[\s*(\d{1,18})\s*/|"
-    r"^\s*\[\d+,\s*(\d{1,18})\]\s+loss",
+    r"^\s*\[\d+,\s*(\d{1,18})\]\s+loss|\[\s*(\d{1,18})/\d+\]\s+eta:|"
+    r"(?<![\w./])(\d{1,18})/\s*\d+ batches\b",
     re.I,
 )
 #: behind a number: it is one of so many
@@ -76,8 +79,8 @@ _RATES = re.compile(r"^\W*(?:学习率|learning rates)\s*[:：](?!\s*[-+.\d])", 
 _QUOTED = re.compile(r"resum|load|restor|from\b|sav(?:e|ing)|checkpoint|继续|恢复|加载|保存", re.I)
 _SETTING = re.compile(
     r"clip|警告|warning|权重|weight|比例|ratio|steps?$|范围|典型|时间|time$|seed|耗时|"
-    r"^(?:(?:.*\s)?batch[_ ]?size|num_\w+|n_\w+|\w*workers|world_size|rank|port|hidden\w*|dropout|"
-    r"betas?|eps|eta|v_num|批大小)$",
+    r"^(?:(?:.*[\s_])?batch[_ ]?size|num_\w+|n_\w+|\w*workers|world_size|rank|port|hidden\w*|"
+    r"dropout|betas?|eps|eta|v_num|pid|info|debug|warning|error|批大小)$",
     re.I,
 )
 #: what makes a setting even of a loss
@@ -89,10 +92,11 @@ CONFIGURATION = re.compile(
 )
 _WARNING = re.compile(r"梯度警告|grad(?:ient)?(?:[_ -]?norm)?[_ -]?warning", re.I)
 _PLACES = re.compile(
-    r"epochs?|steps?|iter(?:ation)?|global_step|num_updates|轮次|轮数|步数|训练轮数|训练步数|"
+    r"(?:train(?:ing|er)?/)?(?:epoch|(?:global_)?step)|epochs?|steps?|iter(?:ation)?|global_step|num_updates|轮次|轮数|步数|训练轮数|训练步数|"
     r"train|test|val|valid",
     re.I,
 )
+_OWN_EPOCH = ("epoch", "train/epoch", "training/epoch")
 #: names of source files and devices, whose numbers are no values
 _SOURCE = re.compile(r"\.(?:py|cc|cpp|cu|h|go|rs)$|^(?:cuda|gpu|npu|cpu|device|rank|node)$", re.I)
 #: names that only settings have
@@ -124,7 +128,24 @@ def pairs_of(text: str, start: int = 0) -> list[Pair]:
     ends = {one.end(2) for one in found}
     found += [one for one in _BARE.finditer(text, start) if one.end(2) not in ends]
     found.sort(key=lambda one: one.start())
-    return [_pair(text, one) for one in found if not _is_in_source(text, one)]
+    pairs = [_pair(text, one) for one in found if not _is_in_source(text, one)]
+    if _NAMED_BRACE.search(text):
+        within = _within(text)
+        pairs = [replace(one, key=within[one.value[0]] + one.key) for one in pairs]
+    return pairs
+
+
+def _within(text: str) -> list[str]:
+    """Return, for each character, the names of the braces around it, as ``val/``."""
+    named = {one.end() - 1: one[1] + "/" for one in _NAMED_BRACE.finditer(text)}
+    found, stack = [], [""]
+    for place, char in enumerate(text):
+        if char == "{":
+            stack.append(stack[-1] + named.get(place, ""))
+        elif char == "}" and len(stack) > 1:
+            stack.pop()
+        found.append(stack[-1])
+    return found
 
 
 def _pair(text: str, match: re.Match[str]) -> Pair:
@@ -155,7 +176,7 @@ def said(text: str) -> Said:
     pairs = [] if dump else [pair for pair in pairs if is_value(pair.key)]
     phase = _phase_of(text)
     epoch = found and found.span(1 if found[1] else 2)
-    own = given.get("epoch")
+    own = next((given[name] for name in _OWN_EPOCH if name in given), None)
     iter, step = _counters(text, within=own is not None or epoch is not None)
     flags = HOLDS * bool(found and _BEFORE_PLACE.fullmatch(text[: found.start()]))
     if phase != "train":

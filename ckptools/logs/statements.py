@@ -29,8 +29,9 @@ _LIST = re.compile(
 )
 _WEIGHT = re.compile(r"weight|权重", re.I)
 _CLIP = re.compile(
-    r"(?:grad(?:ient)?[_ ]?clip\w*|clip[_ ]?(?:grad)?[_ ]?(?:norm)?|max_(?:grad_)?norm|梯度裁剪)"
-    rf"(?:\s*(?:at|of|为))?\s*[:：=]?\s*({NUMBER})",
+    r"(?:grad(?:ient)?[_ ]?clip\w*|clip[_ ]?(?:grad)?[_ ]?(?:norm)?|max_(?:grad_)?norm|梯度裁剪|"
+    r"clipped(?=\s+(?:to|at)\s))"
+    rf"(?:\s*(?:at|of|to|为))?\s*[:：=]?\s*({NUMBER})",
     re.I,
 )
 _WARNINGS = re.compile(
@@ -39,7 +40,7 @@ _WARNINGS = re.compile(
     re.I,
 )
 _STEPS = re.compile(
-    r"(?<![第\d,])(?<!第\s)(\d[\d,]{0,15})\s*(?:training )?(?:steps\b|步)|"
+    r"(?<![第\d,])(?<!第\s)(\d(?:[\d,]{0,14}\d)?)\s*(?:training )?(?:steps\b|步)|"
     r"total steps\W{0,3}(\d{1,15})",
     re.I,
 )

@@ -315,11 +315,55 @@ def _nested() -> Wild:
     return Wild(text, 2, rows, (("aux", 0.5), ("epoch", 24)))
 
 
+def _layers() -> Wild:
+    text = "".join(
+        f"{'=' * 20}\nEpoch {e}/20\n{'=' * 20}\n"
+        "[Rank 0] Step 50/4689: loss_total=3.5 loss_cls=0.5\n"
+        "    aux layer 0: cls=0.75, pts=8.5\n    aux_layer_1: cls=0.25, pts=4.5\n"
+        "  Gradient norm: 2550.5 (clipped to 35.0)\n"
+        for e in (12, 13)
+    )
+    rows: tuple[Row, ...] = (
+        ("train", 12.0, None, 50, "cls", 0.5),
+        ("train", 13.0, None, 50, "pts", 4.5),
+        ("train", 13.0, None, 50, "grad_norm", 2550.5),
+    )
+    return Wild(text, 2 * 7, rows)
+
+
+def _bars() -> Wild:
+    text = (
+        "| epoch   1 |  200/2983 batches | lr 20.00 | ms/batch 12.3 | loss  7.75 | ppl  2321.5\n"
+        "| end of epoch   1 | time: 12.3s | valid loss  5.5 | valid ppl   244.7\n"
+        "Training  [300/1000]  eta: 1:02:03  lr: 0.0001 (0.0001)  total_loss: 9.25 (9.1)\n"
+        "(Runner pid=1234) step:20 - actor/pg_loss:0.125 - training/epoch:2\n"
+    )
+    rows: tuple[Row, ...] = (
+        ("train", 1.0, 200, None, "total", 7.75),
+        ("val", 1.0, 200, None, "total", 5.5),
+        ("train", 1.0, 300, None, "total", 9.25),
+        ("train", 2.0, 300, 20, "actor/pg", 0.125),
+    )
+    return Wild(text, 3 + 2 + 2 + 1, rows)
+
+
+def _dicts() -> Wild:
+    text = "".join(
+        str({"epoch": e, "train": {"loss": 2.5, "acc": 0.5}, "val": {"loss": 3.5}}) + "\n"
+        for e in (1, 2)
+    )
+    rows: tuple[Row, ...] = (
+        ("train", 2.0, None, None, "total", 2.5),
+        ("val", 2.0, None, None, "total", 3.5),
+    )
+    return Wild(text, 2 * 3, rows)
+
+
 WILD: dict[str, Wild] = {
     made.__name__.strip("_"): made()
     for made in (
         _detectron2, _fairseq, _megatron, _nanogpt, _timm, _imagenet, _lightning, _keras,
         _deepspeed, _nodes, _coloured, _columns, _markdown, _chinese, _hugging_face,
-        _phases, _brackets, _by_epoch, _nested,
+        _phases, _brackets, _by_epoch, _nested, _layers, _bars, _dicts,
     )
 }  # fmt: skip

@@ -80,3 +80,34 @@ def test_errors_of_a_packed_log_name_the_log(tmp_path: Path) -> None:
         read(path)
     path.write_bytes(gzip.compress(b'{"loss": 1.0}\n{"loss": 1.0}\nno\n'))
     assert str(path) in read(path).not_read[0]
+
+
+def test_layers_in_words_are_layers() -> None:
+    found = {(one.layer, one.term) for one in log_of(WILD["layers"].text)}
+    assert {(0, "cls"), (0, "pts"), (1, "cls"), (1, "pts"), (None, "cls")} <= found
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("epoch;loss;val_loss\n1;2.5;3.5\n2;2.25;3.25\n", "csv"),
+        (",epoch,loss,val_loss,time\n0,1,2.5,3.5,00:12\n1,2,2.25,3.25,00:12\n", "csv"),
+        ('{"loss": [2.5, 2.25], "val_loss": [3.5, 3.25], "epochs": 2}\n', "json-history"),
+        ('{\n "loss": [\n  2.5, 2.25],\n "val_loss": [3.5, 3.25]\n}\n', "json-history"),
+    ],
+)
+def test_tables_of_other_makes(text: str, kind: str) -> None:
+    log = log_of(text)
+    assert log.formats == (kind,)
+    assert [one[:2] + one[4:] for one in rows(log)] == [
+        ("train", 1.0, "total", 2.5),
+        ("val", 1.0, "total", 3.5),
+        ("train", 2.0, "total", 2.25),
+        ("val", 2.0, "total", 3.25),
+    ]
+
+
+def test_lists_inside_of_lines_stay_lists() -> None:
+    log = log_of('{"loss": [2.5, 2.25], "epoch": 1}\n{"loss": [2.0, 1.5], "epoch": 2}\n')
+    assert log.formats == ("json-lines",)
+    assert len(log) == 4

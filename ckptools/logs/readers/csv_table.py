@@ -1,4 +1,4 @@
-"""Comma- or tab-separated tables with a heading: Lightning's ``metrics.csv`` and others."""
+"""Tables of commas, tabs or semicolons with a heading: Lightning's ``metrics.csv`` and others."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ class CsvTable:
         rows = head.decode("utf-8-sig", "replace").splitlines()[:2]
         if len(rows) < 2:
             return False
-        delimiter = "\t" if "\t" in rows[0] else ","
-        names, cells = list(csv.reader(rows, delimiter=delimiter))
+        names, cells = list(csv.reader(rows, delimiter=_delimiter(rows[0])))
         told = any(name.strip() in _KNOWN or _TELLING.search(name) for name in names)
         plain = all(as_number(name) is None and ":" not in name for name in names)
-        numbers = all(as_number(cell) is not None for cell in cells if cell.strip())
+        filled = [cell for cell in cells if cell.strip()]
+        numbers = 2 * sum(as_number(cell) is not None for cell in filled) > len(filled)
         return len(names) > 1 and len(names) == len(cells) and told and plain and numbers
 
     def read(self, path: Path, builder: Builder) -> None:
         """Read row by row; rows of another width are counted and left out."""
         source = lines(path)
         first = next(source).removeprefix("\ufeff")
-        delimiter = "\t" if "\t" in first else ","
+        delimiter = _delimiter(first)
         names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter))]
         odd = 0
         try:
             for cells in csv.reader(source, delimiter=delimiter):
                 odd += bool(cells) and len(cells) != len(names)
                 if len(cells) == len(names):
-                    row = {n: cell for n, cell in zip(names, cells, strict=True) if cell.strip()}
+                    row = {
+                        n: cell for n, cell in zip(names, cells, strict=True) if n and cell.strip()
+                    }
                     add_object(row, builder)
         except csv.Error as error:
             raise CorruptFile(
@@ -62,6 +64,11 @@ class CsvTable:
                     columns=len(names),
                 )
             )
+
+
+def _delimiter(heading: str) -> str:
+    """Return what stands between the names of a heading."""
+    return max(",\t;", key=heading.count)
 
 
 readers.add("csv", CsvTable())

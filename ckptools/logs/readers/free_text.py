@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ckptools.logs import hyperparameters
 from ckptools.logs.builder import Builder, last_digit
 from ckptools.logs.learning import STRANGE, TALK, Learner, Lines, Said, Span, by_line, read_lines
-from ckptools.logs.printed import HOLDS, REMARK, announced, is_value, said
+from ckptools.logs.printed import HOLDS, REMARK, announced, is_value, pairs_of, said
 from ckptools.logs.reading import looks_like_text
 from ckptools.logs.registry import readers
 from ckptools.logs.statements import EPOCH, NUMBER, statements
@@ -28,6 +28,7 @@ from ckptools.types.records import UNKNOWN
 
 _HEADING = re.compile(r"^\s*(#{1,6})\s+(.*)")
 _RULED = re.compile(r"^\s*(?:={3,}|-{3,}|\*{3,})\s*(.*?)\s*(?:={3,}|-{3,}|\*{3,})\s*$")
+_TABLE = re.compile(r"^\s*\|.*\|\s*$")
 _MARKUP = re.compile(r"\*\*|[`'\"]")
 _PLAN = re.compile(r"方案|计划|下一步|\bplan\b|\boption\b|proposal|next step|suggest|建议", re.I)
 _GUESS = re.compile(r"假设|原因|hypothes|possible cause|待验证|to be checked|to verify", re.I)
@@ -78,7 +79,7 @@ def understand(line: str) -> Said | None:
     """Return what a line says beside headings, plans and statements that must be read as text."""
     if _QUESTION.match(line) or not line.strip():
         return TALK
-    if _HEADING.match(line) or _RULED.match(line) or line.lstrip().startswith("|"):
+    if _HEADING.match(line) or _RULED.match(line) or _TABLE.match(line):
         return None
     if hyperparameters.opens_configuration(line) or _GRID.match(line):
         return None
@@ -302,7 +303,7 @@ class _Page:
 
     def _table(self, text: str, epoch: float) -> bool:
         """Read a row of a Markdown table whose first column is the layer."""
-        if not text.lstrip().startswith("|"):
+        if not _TABLE.match(text) or not (self.columns or not pairs_of(text)):
             self.columns = []
             return False
         cells = [cell.strip() for cell in text.strip().strip("|").split("|")]

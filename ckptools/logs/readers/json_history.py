@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,23 @@ from ckptools.types.wording import say
 LARGEST = 1 << 28
 
 
+#: a document of columns, as Keras keeps its history; and the beginning of a second document
+_COLUMNS = re.compile(rb'\{\s*"[^"]{0,80}"\s*:\s*\[\s*[-+.\d]')
+_ANOTHER = re.compile(rb"\n\s*\{")
+
+
 class JsonHistory:
     """Reads the list of entries that a document holds."""
 
-    order = 15
+    order = 9
 
     def sniff(self, head: bytes) -> bool:
-        """Return whether it is a document with a log history, or a list of objects."""
+        """Return whether it is one document: with a log history, of objects, or of columns."""
         start = head.lstrip()
         listed = start.startswith(b"[") and start[1:].lstrip().startswith(b"{")
         history = start.startswith(b"{") and b'"log_history"' in head
-        return looks_like_text(head) and (listed or history)
+        columns = _COLUMNS.match(start) is not None and not _ANOTHER.search(start)
+        return looks_like_text(head) and (listed or history or columns)
 
     def read(self, path: Path, builder: Builder) -> None:
         """Read the whole document; CorruptFile where it is cut or holds no list of objects."""
@@ -41,12 +48,24 @@ class JsonHistory:
             raise CorruptFile(
                 say("no whole JSON document: {error}", error=str(error)), where=str(path)
             ) from error
-        history = document.get("log_history") if isinstance(document, dict) else document
+        history = document
+        if isinstance(document, dict):
+            history = document.get("log_history", _rows(document))
         if not isinstance(history, list):
             raise CorruptFile(say("log_history is no list"), where=str(path))
         for entry in history:
             if isinstance(entry, dict):
                 add_object(entry, builder)
+
+
+def _rows(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of a document that has a list for each quantity, one for each epoch."""
+    lists = {name: column for name, column in columns.items() if isinstance(column, list)}
+    count = max(map(len, lists.values()), default=0)
+    return [
+        {"epoch": row + 1} | {name: one[row] for name, one in lists.items() if row < len(one)}
+        for row in range(count)
+    ]
 
 
 readers.add("json-history", JsonHistory())
