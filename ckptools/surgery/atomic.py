@@ -292,20 +292,42 @@ def _exchange(one: Path, other: Path) -> None:
     """Let two folders change names, at once where the kernel can."""
     if _renameat2(one, other):
         return
-    aside = other.with_name(f".{other.name}.before")
-    if aside.exists():
-        raise WriteError(
-            "is the old content that an interrupted replacement left",
-            where=str(aside),
-            next=f"move it back to {other.name}, or delete it",
-        )
-    other.rename(aside)
+    aside = _before(other)
     try:
+        other.rename(aside)
         one.rename(other)
-    except OSError:
-        aside.rename(other)
-        raise
-    aside.rename(one)
+    finally:  # also where Ctrl-C came between two of them
+        if not other.exists():
+            aside.rename(other)
+        elif aside.exists():
+            aside.rename(one)
+
+
+def _before(folder: Path) -> Path:
+    """Return where a folder's old content is for a moment, while the new one takes its name."""
+    return folder.with_name(f".{folder.name}.before")
+
+
+def bring_back(path: Path) -> None:
+    """Give a folder its name again that a killed process had just taken from it.
+
+    ``path`` is that of the folder or of a file in it; there is mostly nothing to do.
+
+    Raises
+    ------
+    WriteError: another folder has the name by now.
+    """
+    for folder in (path, path.parent):
+        aside = _before(folder)
+        if not aside.is_dir():
+            continue
+        if os.path.lexists(folder):
+            raise WriteError(
+                "is the old content that an interrupted replacement left",
+                where=str(aside),
+                next=f"move it back to {folder.name}, or delete it",
+            )
+        aside.rename(folder)
 
 
 def _renameat2(one: Path, other: Path) -> bool:

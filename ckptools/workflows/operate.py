@@ -19,7 +19,13 @@ from ckptools.formats.checksums import VERIFIED_BELOW
 from ckptools.surgery import lost_tree, shards, values, writer
 from ckptools.surgery import recipe as recipes
 from ckptools.surgery import undo as way_back
-from ckptools.surgery.atomic import Target, clear_leftovers, refuse_existing, temporary_folder
+from ckptools.surgery.atomic import (
+    Target,
+    bring_back,
+    clear_leftovers,
+    refuse_existing,
+    temporary_folder,
+)
 from ckptools.surgery.edits import Edits, view
 from ckptools.surgery.operation import operations
 from ckptools.surgery.output import Result
@@ -139,6 +145,7 @@ def _run(
 
 def _opened(path: str, operation: str) -> Checkpoint:
     """Open the source; what mends files gets the mere records of one that cannot be read."""
+    bring_back(Path(path))
     try:
         return layouts.open(path)
     except CorruptFile:
@@ -377,6 +384,8 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
 
 def _found(path: Path, undo_file: Path) -> Path:
     """Return where the output lies now: where it was written, or moved with its undo file."""
+    if not path.exists():
+        bring_back(path)
     moved = undo_file.with_name(path.name)
     found = path if path.exists() or not moved.exists() else moved
     if not found.exists():
