@@ -135,6 +135,11 @@ class Gathered:
         """Return the names of the tensors."""
         return [tensor.name for tensor, _ in self.hits]
 
+    @property
+    def among(self) -> str:
+        """Where the hits lie, to be put into a sentence: " in" their names; empty for one."""
+        return "" if self.alone else say(" in {names}", names=listed(self.names()))
+
 
 def gathered(checkpoint: Checkpoint, hits: Sequence[Measured], few: int = FEW) -> list[Gathered]:
     """Return ``hits`` by the largest places that are hit throughout, else by module, else by set.

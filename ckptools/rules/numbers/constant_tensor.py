@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from ckptools.rules import advice
 from ckptools.rules.numbers.uniform import out_of_place
 from ckptools.rules.registry import found, rule
-from ckptools.rules.weights import gathered, listed
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Statistics
@@ -43,21 +42,15 @@ def check(evidence: Evidence) -> Iterator[Finding]:
     References
         Ba et al. 2016 (layer normalisation starts its gains at one).
     """
-    assert evidence.checkpoint is not None
-    reasons = {
-        (tensor.set, tensor.name): ((tensor, statistics), reason)
-        for (tensor, statistics), reason in out_of_place(evidence, is_constant)
-    }
-    for group in gathered(evidence.checkpoint, [hit for hit, _ in reasons.values()]):
-        tensor, statistics = group.hits[0]
-        names = "" if group.alone else say(" in {names}", names=listed(group.names()))
+    for group, reason in out_of_place(evidence, is_constant):
+        statistics = group.hits[0][1]
         yield found(
             group.target,
             say(
                 "all values are {min:.6g}{names}; {reasons}",
                 min=statistics.min,
-                names=names,
-                reasons=reasons[tensor.set, tensor.name][1],
+                names=group.among,
+                reasons=reason,
             ),
             evidence={"value": statistics.min, "tensors": len(group.hits)},
             advice=advice.restore(evidence, group.pattern),

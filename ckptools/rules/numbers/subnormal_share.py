@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
-from ckptools.rules.weights import count, gathered, listed, parameters
+from ckptools.rules.weights import count, gathered, parameters
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Statistics
@@ -51,14 +51,13 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     for group in gathered(evidence.checkpoint, hits, few=4):
         number = sum(statistics.subnormal for _, statistics in group.hits)
         most = max(share(statistics) for _, statistics in group.hits)
-        names = "" if group.alone else say(" in {names}", names=listed(group.names()))
         yield found(
             group.target,
             say(
                 "{values} below the normal range, {most:.0%} of the tensor{names}",
                 values=count(number, "value"),
                 most=most,
-                names=names,
+                names=group.among,
             ),
             evidence={"subnormal": number, "share": most, "tensors": len(group.hits)},
             limit=limit,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ckptools.rules.fresh import fresh_places, fresh_sets, judged_by_set, stepped
-from ckptools.rules.weights import Measured, lies_in, parameters, siblings
+from ckptools.rules.weights import Gathered, Measured, gathered, lies_in, parameters, siblings
 from ckptools.types.checkpoint import NamedTensor
 from ckptools.types.evidence import Evidence
 from ckptools.types.measurements import Statistics
@@ -23,9 +23,20 @@ _LEAST_SIBLINGS = 3
 
 def out_of_place(
     evidence: Evidence, uniform: Callable[[Statistics], bool]
+) -> Iterator[tuple[Gathered, str]]:
+    """Iterate over uniform tensors that should not be, by place, each with the first's reason."""
+    assert evidence.checkpoint is not None
+    found = list(_out_of_place(evidence, uniform))
+    reasons = {(tensor.set, tensor.name): reason for (tensor, _), reason in found}
+    for group in gathered(evidence.checkpoint, [hit for hit, _ in found]):
+        first = group.hits[0][0]
+        yield group, reasons[first.set, first.name]
+
+
+def _out_of_place(
+    evidence: Evidence, uniform: Callable[[Statistics], bool]
 ) -> Iterator[tuple[Measured, str]]:
     """Iterate over the uniform tensors that should not be, each with the reason."""
-    assert evidence.checkpoint is not None
     hits = [hit for hit in parameters(evidence) if hit[1].numel > 1 and uniform(hit[1])]
     if not hits:
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ckptools.rules import advice
 from ckptools.rules.registry import found, rule
-from ckptools.rules.weights import count, gathered, listed, parameters
+from ckptools.rules.weights import count, gathered, parameters
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Statistics
@@ -53,14 +53,13 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     for group in gathered(evidence.checkpoint, hits):
         rows = sum(statistics.dead_rows or 0 for _, statistics in group.hits)
         columns = sum(statistics.dead_columns or 0 for _, statistics in group.hits)
-        names = "" if group.alone else say(" in {names}", names=listed(group.names()))
         yield found(
             group.target,
             say(
                 "{rows} and {columns} are zero throughout{names}",
                 rows=count(rows, "row"),
                 columns=count(columns, "column"),
-                names=names,
+                names=group.among,
             ),
             evidence={"dead_rows": rows, "dead_columns": columns, "tensors": len(group.hits)},
             limit=limit,
