@@ -106,12 +106,39 @@ def run(
     chosen = {id(task) for task in fast}
     done = 0
     others = [task for task in tasks if id(task) not in chosen]
+    fast, couples = _side_by_side(fast, measuring)
     for share in _all(fast, others, compiled, measuring):
         done += share
         if progress is not None:
             progress(done, total)
+    for couple, weight, state in couples:
+        if couple.error is None:
+            weight.distance, state.state = couple.distance, couple.state
+        else:
+            run([weight, state])
     for twin, task in twins:
         twin.distance, twin.error = task.distance, task.error
+
+
+def _side_by_side(
+    tasks: Sequence[Task], measuring: Alongside | None
+) -> tuple[list[Task], list[tuple[Task, Task, Task]]]:
+    """Return the tasks, a weight and a state in one where they are measured side by side.
+
+    Beside each such task are listed the two that it stands for.
+    """
+    of = {identity(newer): task for task in tasks for _, newer in task.refs}
+    couples: list[tuple[Task, Task, Task]] = []
+    alone = {id(task): task for task in tasks}
+    for refs in measuring.groups() if measuring is not None else ():
+        owners = [of.get(identity(ref)) for ref in refs]
+        weight, state = owners[0], owners[-1]
+        if weight is None or state is None or {id(weight), id(state)} - set(alone):
+            continue
+        if weight.pair is None and state.weights is None and weight.numel == state.numel:
+            couples.append((Task(weight.weights, state.pair), weight, state))
+            del alone[id(weight)], alone[id(state)]
+    return [*(couple for couple, _, _ in couples), *alone.values()], couples
 
 
 def _once(tasks: Sequence[Task]) -> tuple[list[Task], list[tuple[Task, Task]]]:

@@ -46,6 +46,11 @@ class Alongside:
             and all(part.complete and seekable(part.ref) for part in job.parts)
         ]
 
+    def groups(self) -> list[list[TensorRef]]:
+        """Return the tensors of each job that takes several, the weight first."""
+        jobs = self._pending.values()
+        return [[part.ref for part in job.parts] for job in jobs if len(job.parts) > 1]
+
     def passage(self, job: Job, extent: tuple[int, int]) -> Passage:
         """Return the pass over one of the ranges of a job, to be fed."""
         return Passage(job, extent, self._engine, Workspace())

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,11 +91,17 @@ def test_small_files_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad])
 def test_large_files_are_read_twice_at_most(
-    dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Any, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    series = [large(tmp_path / f"epoch_{epoch}.pt", epoch, dtype) for epoch in range(4)]
-    rules = ["NUM", "OPT101", "OPT102", "CHG20"]  # others read samples of bounded size by themselves
+    series = [large(tmp_path / f"epoch_{epoch}.pt", epoch, dtype, kind) for epoch in range(4)]
+    rules = [
+        "NUM",
+        "OPT101",
+        "OPT102",
+        "CHG20",
+    ]  # others read samples of bounded size by themselves
     expected = timeline(*series, cached=False, select=rules)
     monkeypatch.setattr(keeping, "SMALL", 0)
     monkeypatch.setattr(passing, "COMPILED_ABOVE", 0)
@@ -106,6 +113,7 @@ def test_large_files_are_read_twice_at_most(
         most = 2 if index < 3 else 1  # nothing follows the last one
         assert (most - 0.01) * size < read[str(path), "all"] - headers < most * size + 20_000
     assert [one.digests for one in found.steps] == [one.digests for one in expected.steps]
+    assert found.document()["relations"] == expected.document()["relations"]
     assert found.document()["findings"] == expected.document()["findings"]
 
 
@@ -135,11 +143,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     return read
 
 
-def large(path: Path, epoch: int, dtype: torch.dtype) -> Path:
-    """Write an epoch of Adam whose tensors span several chunks, its states named."""
+def large(path: Path, epoch: int, dtype: torch.dtype, kind: Any) -> Path:
+    """Write an epoch of an optimizer whose tensors span several chunks, its states named."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(700, 400), torch.nn.Linear(400, 30)).to(dtype)
-    optimizer = torch.optim.AdamW(model.named_parameters(), lr=1e-3)
+    settings = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    optimizer = kind(model.named_parameters(), lr=1e-3, **settings)
     for _ in range(3 * (epoch + 1)):
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape, dtype=dtype)
