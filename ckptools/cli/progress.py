@@ -47,4 +47,5 @@ class Progress:
             )
         if done < self._bar.n:  # a second pass begins
             self._bar.reset(total)
+        self._bar.total = total
         self._bar.update(done - self._bar.n)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,11 @@ from ckptools.cli.output import Output
 from ckptools.types.blocks import Result
 
 _ARM = "One arm more: optimizer-reset, lr=x0.1, 'restore=NAME sham=true', ..."
+
+_ENGINE = (
+    "Where trainings run: pool, here, ray, torchrun.  Without it arms run in the pool, and the few "
+    "steps of the verdict here."
+)
 
 _plan_options = stack(
     click.option(
@@ -29,9 +34,13 @@ _plan_options = stack(
     click.option("--arm", "words", multiple=True, metavar="WORDS", help=_ARM),
     click.option("--steps", type=click.IntRange(0), help="Steps of every arm."),
     click.option("--seeds", type=click.IntRange(1), help="How many seeds every arm gets."),
-    click.option("--engine", metavar="NAME", help="Where arms run: pool, here, ray, torchrun."),
+    click.option("--engine", metavar="NAME", help=_ENGINE),
     click.option("--workers", type=click.IntRange(1), help="Processes that the engine uses."),
-    click.option("--trials", type=click.Path(path_type=Path), help="Where finished trials lie."),
+    click.option(
+        "--trials",
+        type=click.Path(path_type=Path),
+        help="Where finished trials lie, which are never run again; the user's cache by default.",
+    ),
 )
 _machine_options = stack(
     click.option("--device", default="cpu", show_default=True, help="As torch spells it."),
@@ -154,23 +163,16 @@ def _progress(
     """Return a bar that counts trials and says how long the others will take, on a terminal."""
     if output.quiet or not sys.stderr.isatty():
         return nullcontext(None)
-    return _Trials()
+    return _bar()
 
 
-class _Trials:
-    """Progress over trials; the bar itself knows the time left."""
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int, float | None], None]]:
+    """Yield progress over trials; the bar itself knows the time left."""
+    from ckptools.cli.progress import Progress
 
-    def __init__(self) -> None:
-        from ckptools.cli.progress import Progress
-
-        self._bar = Progress("trials", unit=" trials")
-
-    def __enter__(self) -> Callable[[int, int, float | None], None]:
-        self._bar.__enter__()
-        return lambda done, total, left: self._bar(done, total)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.__exit__(*error)
+    with Progress("trials", unit=" trials") as bar:
+        yield lambda done, total, left: bar(done, total)
 
 
 def _setting(text: str) -> tuple[str, Any]:
