@@ -209,16 +209,37 @@ def _travel(pair: KinPair, rates: Mapping[tuple[int, int], LearningRate]) -> lis
 
 
 def _sgd_rates(pairs: list[KinPair]) -> dict[tuple[int, int], LearningRate]:
-    """Return the one rate of each group that explains one step of SGD with momentum."""
-    totals: dict[tuple[int, int], LearningRate] = {}
+    """Return the one rate of each group that explains one step of SGD with momentum.
+
+    Every tensor of a group gives the same rate, within what rounding leaves open; one that was
+    overwritten does not, and has no say.
+    """
+    found: dict[tuple[int, int], list[LearningRate]] = {}
     for pair in pairs:
         if pair.premises.steps != 1 or "step" in pair.premises.failed or pair.weights is None:
             continue
-        key = (pair.optimizer, pair.newer.group)
-        for a, b, direction in _directions(pair, [tensor.ref for tensor in pair.weights]):
-            step = sgd_rate(a, b, direction, pair.premises)
-            totals[key] = totals.get(key, LearningRate()) + step
-    return {key: rate for key, rate in totals.items() if rate.uncertainty < 0.05 * abs(rate.value)}
+        directions = _directions(pair, [tensor.ref for tensor in pair.weights])
+        steps = (sgd_rate(a, b, direction, pair.premises) for a, b, direction in directions)
+        rate = sum(steps, LearningRate())
+        found.setdefault((pair.optimizer, pair.newer.group), []).append(rate)
+    agreed = {key: _agreed(rates) for key, rates in found.items()}
+    return {key: rate for key, rate in agreed.items() if rate.uncertainty < 0.05 * abs(rate.value)}
+
+
+def _agreed(rates: list[LearningRate]) -> LearningRate:
+    """Return the sum of the tensors that agree with the one in the middle."""
+    moved = sorted((rate for rate in rates if rate.squares > 0), key=lambda rate: rate.value)
+    if not moved:
+        return LearningRate()
+    middle = moved[len(moved) // 2]
+    return sum(
+        (
+            rate
+            for rate in moved
+            if abs(rate.value - middle.value) <= rate.uncertainty + middle.uncertainty
+        ),
+        LearningRate(),
+    )
 
 
 def _directions(pair: KinPair, weights: list[TensorRef]) -> Iterator[tuple[Values, ...]]:

@@ -16,8 +16,9 @@ from ckptools.types.change import Change, StateChange
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.wording import say
 
-#: Bounds on how far a weight went.
-TRAVELLED = ("replay", "strip", "displacement")
+#: Bounds on how far a weight went: Adam's, and those of any optimizer.
+ADAM_TRAVEL = ("replay", "strip", "displacement")
+TRAVEL = frozenset({*ADAM_TRAVEL, "sgd-replay", "adagrad", "rmsprop", "lion"})
 #: Weights that are averages break bounds in more than this part of the modules, and by less than
 #: this factor, or else in most of them.
 _SPREAD, _FAR = 0.1, 100.0
@@ -32,15 +33,20 @@ def of_history(change: Change) -> str:
     return of_steps(change.a, change.b)
 
 
-def of_weights(change: Change) -> str:
-    """Return why the weights may not be what the optimizer moved, or an empty text."""
+def of_weights(change: Change, states: Sequence[StateChange]) -> str:
+    """Return why the weights may not be what the optimizer moved, or an empty text.
+
+    Parameters
+    ----------
+    states: all that were held against a bound on how far their weight went.
+    """
     averaged = say("the weights may be an average (EMA, SWA) or were edited on the way")
     sets = {optimizer.set for optimizer in change.b.optimizers if optimizer.set}
     if any(AVERAGED.search(name) for name in sets) or _counts_averages(change.b, sets):
         return averaged
     if any(AVERAGED.search(one.name) for one in change.b.weight_sets):
         return ""  # the average lies beside them
-    return averaged if _spread(change) else ""
+    return averaged if _spread(change, states) else ""
 
 
 def _counts_averages(checkpoint: Checkpoint, sets: set[str]) -> bool:
@@ -52,12 +58,12 @@ def _counts_averages(checkpoint: Checkpoint, sets: set[str]) -> bool:
     )
 
 
-def _spread(change: Change) -> bool:
+def _spread(change: Change, states: Sequence[StateChange]) -> bool:
     """Return whether bounds on the weights are broken as an average breaks them."""
     inside = {match.name_b: match.module or match.name_b for match in change.matches}
     worst: dict[str, float] = {}
-    for state in change.states:
-        results = [state.bounds[name] for name in TRAVELLED if name in state.bounds]
+    for state in states:
+        results = [one for name, one in state.bounds.items() if name in TRAVEL]
         if not results or (state.steps or 0) <= 0 or violated(state, MOMENT_BOUNDS):
             continue  # broken moments would blame a sound weight
         module = inside.get(state.target, state.target)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptools.rules.changes import gathered_states, premises
-from ckptools.rules.doubts import of_steps
+from ckptools.rules.doubts import TRAVEL, of_steps, of_weights
 from ckptools.types.change import Change, StateChange
 from ckptools.types.wording import say
 
@@ -48,4 +48,5 @@ def unproved(change: Change, states: Sequence[StateChange], worst: BoundResult) 
     kept = len(states) - len(violations(states))
     if not change.relation.evidence.get("same_ids") and kept <= len(states) / 2:
         words = words or say("the older file may be of another run")
-    return words or of_steps(change.a, change.b)
+    words = words or of_steps(change.a, change.b)
+    return words or (of_weights(change, states) if worst.bound in TRAVEL else "")

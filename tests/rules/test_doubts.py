@@ -67,6 +67,20 @@ def understated(step: int, state: State) -> None:
         state["step"] -= 1
 
 
+OTHERS: dict[str, dict[str, float]] = {
+    "SGD": {"lr": 0.05, "momentum": 0.9},
+    "RMSprop": {"lr": 1e-3},
+    "Adagrad": {"lr": 1e-2},
+}
+
+
+def other(kind: str, net: nn.Module) -> torch.optim.Optimizer:
+    found: torch.optim.Optimizer = getattr(torch.optim, kind)(
+        net.named_parameters(), **OTHERS[kind]
+    )
+    return found
+
+
 @cache
 def plain() -> dict[int, State]:
     return run()
@@ -78,6 +92,7 @@ RUNS: dict[str, Callable[[], dict[int, State]]] = {
     "amsgrad": partial(run, partial(adamw, amsgrad=True)),
     "amsgrad switched on": partial(run, hook=switched),
     **{f"average {decay}": partial(run, average=decay) for decay in (0.5, 0.9, 0.99, 0.999)},
+    **{f"average of {kind}": partial(run, partial(other, kind), average=0.9) for kind in OTHERS},
     "nadam": partial(run, lambda net: torch.optim.NAdam(net.parameters(), lr=1e-3)),
     "radam": partial(run, lambda net: torch.optim.RAdam(net.parameters(), lr=1e-3)),
     "coupled decay": partial(
@@ -157,9 +172,37 @@ def test_an_average_beside_the_weights_leaves_no_doubt() -> None:
             value += 0.3
     proved = [f for f in told(found[40], wrong) if f.code == "CHG101"]
     assert {f.confidence for f in proved} == {"proof"}
-    assert "average" in doubts.of_weights(
-        compared(run(average=0.9)[40], run(average=0.9)[41]).changes[0]
-    )
+
+
+@pytest.mark.parametrize("name", ["average 0.9", *(f"average of {kind}" for kind in OTHERS)])
+def test_an_average_or_a_stranger_is_named(name: str) -> None:
+    found = RUNS[name]()
+    messages = [finding.message for finding in told(found[40], found[41])]
+    assert any("an average" in one or "another run" in one for one in messages), messages
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_one_overwritten_layer_is_proved_for_other_optimizers(kind: str) -> None:
+    found = run(partial(other, kind))
+    for older, newer in combinations(STEPS, 2):
+        assert told(found[older], found[newer]) == ()
+    wrong = deepcopy(found[41])
+    wrong["model"]["layers.1.weight"] += 0.3
+    (finding,) = told(found[40], wrong)
+    assert (finding.code, finding.confidence) == ("CHG112", "proof")
+
+
+@pytest.mark.parametrize("key", ["ema", "n_averaged"])
+def test_what_is_called_an_average_is_one(key: str) -> None:
+    older, newer = deepcopy(plain()[40]), poisoned(plain()[41])
+    for state in (older, newer):
+        if key == "ema":
+            state["ema_model"] = state.pop("model")
+        else:
+            state["model"] = {"n_averaged": torch.tensor(40), **state["model"]}
+    codes = {f.code: f.confidence for f in told(older, newer)}
+    assert codes["CHG101"] == "hint"
+    assert codes["OPT102"] == "proof"
 
 
 def test_skipped_steps_of_a_scaler_are_no_doubt() -> None:

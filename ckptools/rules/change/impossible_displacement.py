@@ -15,7 +15,7 @@ from ckptools.rules.changes import (
     premises,
     violated,
 )
-from ckptools.rules.doubts import TRAVELLED, of_history, of_moments, of_weights
+from ckptools.rules.doubts import ADAM_TRAVEL, of_history, of_moments, of_weights
 from ckptools.rules.registry import found, rule
 from ckptools.types.change import Change, StateChange
 from ckptools.types.evidence import Evidence
@@ -93,9 +93,9 @@ def _moved_too_far(state: StateChange) -> bool:
 
 def _broken(state: StateChange) -> list[BoundResult]:
     """Return the bounds on the weight that it breaks; another update rule has others."""
-    return [one for one in violated(state, TRAVELLED) if "update-rule" not in one.failed]
+    return [one for one in violated(state, ADAM_TRAVEL) if "update-rule" not in one.failed]
 
 
 def _doubt(change: Change) -> str:
     """Return the premise that all parameters share and that seems to fail, or an empty text."""
-    return of_history(change) or of_moments(change.states) or of_weights(change)
+    return of_history(change) or of_moments(change.states) or of_weights(change, change.states)
