@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from ckptools.compare.bounds.clip import ParameterSums, added_sums, clip, gradient_norm
 from ckptools.compare.bounds.premises import AdamPremises, from_settings
@@ -141,7 +142,7 @@ def _parts(
 ) -> Iterator[ParameterSums]:
     for position, state in enumerate(optimizer.states):
         measured = measurements.slots.get((index, position))
-        if measured is None or not state.step or state.step < 1:
+        if measured is None or state.step is None or not 1 <= state.step < inf:
             continue
         found = [measured.statistics.get(slot) for slot in _MOMENTS]
         first, second = found

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import math
 from functools import partial
+
+import pytest
+import torch
 
 from ckptools.rules import judge
 from tests.builders.moment_files import State, evidence, later, slots
@@ -42,3 +46,11 @@ def test_steps_between_two_files_stand_alone() -> None:
     assert "20 steps since" in told[1].message
     few = judge(later(clip=0.5, args={"grad_clip": 0.5}, steps=5), select=["OPT112"]).findings
     assert len(few) == 1
+
+
+@pytest.mark.parametrize("steps", [math.inf, math.nan, -1.0])
+def test_steps_that_are_none(steps: float) -> None:
+    def odd(held: State) -> None:
+        slots(held, "head.weight")["step"] = torch.tensor(steps)
+
+    assert judge(evidence(odd, clip=0.5), select=["OPT"]).crashed == ()
