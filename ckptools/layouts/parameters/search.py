@@ -439,15 +439,22 @@ def _together(fits: list[list[_Fit]], modules: Numbers) -> Iterator[tuple[list[N
     """
     if not all(fits):
         return
-    leader = max(fits, key=len)
-    for chosen, _ in sorted(leader, key=lambda fit: fit[1])[:_FITS]:
-        used = set(modules[chosen].tolist())
+    used = [_used(group, modules) for group in fits]
+    runs = [np.array([fit[1] for fit in group]) for group in fits]
+    leader = max(range(len(fits)), key=lambda number: len(fits[number]))
+    for lead in np.argsort(runs[leader], kind="stable")[:_FITS]:
+        apart = [(held ^ used[leader][lead]).sum(axis=1) for held in used]
+        best = [np.lexsort((left, far))[0] for left, far in zip(runs, apart, strict=True)]
+        chosen = [group[place] for group, place in zip(fits, best, strict=True)]
+        yield [part for part, _ in chosen], sum(left for _, left in chosen)
 
-        def apart(fit: _Fit, used: set[int] = used) -> tuple[int, int]:
-            return len(used ^ set(modules[fit[0]].tolist())), fit[1]
 
-        best = [min(group, key=apart) for group in fits]
-        yield [part for part, _ in best], sum(runs for _, runs in best)
+def _used(group: list[_Fit], modules: Numbers) -> NDArray[np.bool_]:
+    """Return for every fit which modules it takes parameters from."""
+    found = np.zeros((len(group), int(modules.max()) + 1), np.bool_)
+    for row, (part, _) in zip(found, group, strict=True):
+        row[modules[part]] = True
+    return found
 
 
 def _handouts(members: list[Numbers], coded: _Coded) -> Iterator[tuple[int, ...]]:
