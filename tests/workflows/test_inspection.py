@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ckptools.errors import SettingsError
 from ckptools.report import render
@@ -15,7 +17,7 @@ from ckptools.types.checkpoint import ParameterGroup, RunState
 from ckptools.types.container import GlobalUse
 from ckptools.types.evidence import Evidence
 from ckptools.types.measurements import Measurements, SlotMeasures, Statistics
-from ckptools.workflows.inspect import Inspection, Shown
+from ckptools.workflows.inspect import Inspection, Shown, inspect
 from ckptools.workflows.inspection import optimizer_document, tied
 from ckptools.workflows.outcome import Outcome
 from ckptools.workflows.spread import BARS, Spread
@@ -257,3 +259,33 @@ class TestSpread:
 
     def test_the_axis_ends_at_the_largest_value(self) -> None:
         assert Spread([self.group(np.array([0.3, 5.0]))]).title.endswith("..3")
+
+
+class TestOddFiles:
+    """Whole files, through the library's own function."""
+
+    def test_a_group_for_each_parameter_is_one_row(self, tmp_path: Path) -> None:
+        model = torch.nn.Sequential(*(torch.nn.Linear(3, 3) for _ in range(8)))
+        groups: list[dict[str, Any]] = [{"params": [p], "lr": 0.1} for p in model.parameters()]
+        groups[3]["lr"] = 0.2
+        optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+        held = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(held, tmp_path / "a.pth")
+        page = text(inspect(tmp_path / "a.pth"))
+        _, _, table = page.partition("group  parameters")
+        rows = [line.split()[:3] for line in table.splitlines()[2:5]]
+        assert rows == [["0-2", "3", "0.1"], ["3", "1", "0.2"], ["4-15", "12", "0.1"]]
+
+    def test_pairs_in_a_setting_are_shown(self, tmp_path: Path) -> None:
+        layer = torch.nn.Linear(3, 3)
+        optimizer = torch.optim.Adafactor(layer.parameters())
+        held = {"model": layer.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(held, tmp_path / "a.pth")
+        assert "[–, 0.001]" in text(inspect(tmp_path / "a.pth"))
+
+    def test_values_that_no_set_holds_are_told(self, tmp_path: Path) -> None:
+        shadow = [torch.ones(3), torch.ones(2)]
+        held = {"model": {"a.weight": torch.ones(2, 2)}, "ema": {"shadow_params": shadow, "n": 3}}
+        torch.save(held, tmp_path / "a.pth")
+        (told,) = [line for line in inspect(tmp_path / "a.pth").outcome.not_judged if "ema" in line]
+        assert told.startswith("ema.shadow_params.0, ema.shadow_params.1: neither weights nor")
