@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckptools.compare.bounds.schedule import COMMON
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, RunState
@@ -28,14 +27,13 @@ _SOMETIMES = frozenset(
 _FUNCTIONS = frozenset({"lr_lambdas"})
 
 
-@dataclass(frozen=True, slots=True)
-class _At:
+class _At(NamedTuple):
     """A scheduler's state at one of its groups, ``steps`` calls after its start."""
 
     state: State
     group: State
     base: float
-    index: int
+    place: int
     steps: float
 
 
@@ -133,8 +131,7 @@ def parts_apart(scheduler: State) -> list[float] | None:
     return None if agree else counts
 
 
-@dataclass(frozen=True, slots=True)
-class OddFactors:
+class OddFactors(NamedTuple):
     """Groups whose rate is another part of its base rate than that of the others.
 
     Attributes
@@ -269,7 +266,7 @@ def _cyclic(at: _At) -> float | None:
         "triangular2": 0.5 ** (cycle - 1),
         "exp_range": float(at.state["gamma"]) ** at.steps,
     }[at.state["mode"]]
-    return at.base + (float(at.state["max_lrs"][at.index]) - at.base) * height * scale
+    return at.base + (float(at.state["max_lrs"][at.place]) - at.base) * height * scale
 
 
 def _averaging(at: _At) -> float | None:
@@ -279,7 +276,7 @@ def _averaging(at: _At) -> float | None:
 
 def _sequential(at: _At) -> float | None:
     active = at.state["_schedulers"][bisect_right(at.state["_milestones"], at.steps)]
-    return rate(active, at.group, at.base, at.index)
+    return rate(active, at.group, at.base, at.place)
 
 
 def _chained(at: _At) -> float | None:
@@ -288,7 +285,7 @@ def _chained(at: _At) -> float | None:
     for part in _parts(at.state):
         keys, turn = _own_keys(part), part.get("T_max", math.inf)
         falls = keys == _COSINE and part["eta_min"] == 0 and at.steps <= turn
-        one = replace(at, state=part)
+        one = at._replace(state=part)
         if at.base == 0 or not (keys in _FACTORS or falls):
             return None
         found *= (_FORMS[keys](one) or 0.0) / at.base

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf, sqrt
-from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ckptools.compare.bounds.premises import MEANINGS
+from ckptools.rules.middle import median
 from ckptools.rules.weights import FEW
-from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.wording import join, say
 
-if TYPE_CHECKING:  # numpy, which a listing does without
+if TYPE_CHECKING:  # what a listing does without
     from ckptools.compare.bounds.result import BoundResult
+    from ckptools.types.change import Change, Match, StateChange
 
 #: Relations in which the newer weights have grown out of the older ones by training.
 ONE_RUN = frozenset({"same-run", "direct-successor"})
@@ -104,6 +103,8 @@ def _least(result: BoundResult) -> float:
 
 def premises(results: Iterable[BoundResult]) -> str:
     """Return the failed premises in words, or an empty text."""
+    from ckptools.compare.bounds.premises import MEANINGS
+
     words = dict.fromkeys(word for one in results for word in one.failed)
     return join((MEANINGS[word] for word in words), "; ")
 

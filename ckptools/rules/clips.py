@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ckptools.rules.changes import premises
 from ckptools.types.evidence import Evidence
@@ -13,8 +12,7 @@ if TYPE_CHECKING:  # numpy, which a listing does without
     from ckptools.compare.bounds.result import BoundResult
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(NamedTuple):
     """A limit of the gradient norm; ``argument`` is where it was read, None where a user set it."""
 
     value: float

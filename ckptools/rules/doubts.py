@@ -8,13 +8,16 @@ modules break it a little, while damage breaks it in one place or by far.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ckptools.compare.progress import multiple, step_counts
 from ckptools.layouts.pairing import AVERAGED
 from ckptools.rules.changes import MOMENT_BOUNDS, same_history, violated
-from ckptools.types.change import Change, StateChange
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # what a listing does without
+    from ckptools.types.change import Change, StateChange
 
 #: Bounds on how far a weight went: Adam's, and those of any optimizer.
 ADAM_TRAVEL = ("replay", "strip", "displacement")

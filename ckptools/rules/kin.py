@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ckptools.rules.changes import gathered_states, premises
 from ckptools.rules.doubts import TRAVEL, of_steps, of_weights
-from ckptools.types.change import Change, StateChange
 from ckptools.types.wording import say
 
-if TYPE_CHECKING:  # numpy, which a listing does without
+if TYPE_CHECKING:  # what a listing does without
     from ckptools.compare.bounds.result import BoundResult
+    from ckptools.types.change import Change, StateChange
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
+class Breach(NamedTuple):
     """States of one target that break their bound, the worst first, and what is not proved."""
 
     target: str

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from math import exp, hypot, log
-from statistics import median
+from typing import TYPE_CHECKING
 
 from ckptools.rules import advice
 from ckptools.rules.changes import gathered, of_one_run
+from ckptools.rules.middle import median
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import Change
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # what a listing does without
+    from ckptools.types.change import Change
 
 Key = tuple[str, str]
 

@@ -17,13 +17,13 @@ from ckptools.rules.changes import (
 )
 from ckptools.rules.doubts import ADAM_TRAVEL, of_history, of_moments, of_weights
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import Change, StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
 
-if TYPE_CHECKING:  # numpy, which a listing does without
+if TYPE_CHECKING:  # what a listing does without
     from ckptools.compare.bounds.result import BoundResult
+    from ckptools.types.change import Change, StateChange
 
 
 @rule(

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from math import exp, hypot, log
-from statistics import median
+from typing import TYPE_CHECKING
 
 from ckptools.names.stacks import places
 from ckptools.rules import advice
 from ckptools.rules.changes import matrices, of_one_run
+from ckptools.rules.middle import median
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import Change, Match
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # what a listing does without
+    from ckptools.types.change import Change, Match
 
 #: Fewer siblings do not say what is usual.
 _FEWEST = 4

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import exp, inf, log
+from typing import TYPE_CHECKING
 
 from ckptools.rules import advice
 from ckptools.rules.changes import gathered_matches, matrices, of_one_run, outran, typical
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import Match
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # what a listing does without
+    from ckptools.types.change import Match
 
 
 @rule(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ckptools.rules import advice
 from ckptools.rules.changes import gathered, matrices, of_one_run, typical
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import Change
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # what a listing does without
+    from ckptools.types.change import Change
 
 
 @rule(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ckptools.rules import advice
 from ckptools.rules.changes import MOMENT_BOUNDS, gathered_states, of_one_run, typical, violated
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import Change, StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # what a listing does without
+    from ckptools.types.change import Change, StateChange
 
 #: The moments of fewer elements may turn within a few steps.
 _LEAST = 16

@@ -9,13 +9,13 @@ from ckptools.rules import advice
 from ckptools.rules.changes import beside, of_one_run, premises, same_history
 from ckptools.rules.registry import found, rule
 from ckptools.rules.weights import FEW, listed
-from ckptools.types.change import Change
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
 
-if TYPE_CHECKING:  # numpy, which a listing does without
+if TYPE_CHECKING:  # what a listing does without
     from ckptools.compare.zero_sums import ZeroSum
+    from ckptools.types.change import Change
 
 #: So many identities, and this share of all, must still hold: then the network is the same.
 _HOLDING, _SHARE = 3, 0.75

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ckptools.compare.bounds.premises import MEANINGS
 from ckptools.rules import advice
 from ckptools.rules.changes import beside, gathered, numbers, premises, violated
 from ckptools.rules.doubts import of_moments, of_own_steps
 from ckptools.rules.registry import found, rule
-from ckptools.types.change import StateChange
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
 from ckptools.types.wording import say
+
+if TYPE_CHECKING:  # what a listing does without
+    from ckptools.types.change import StateChange
 
 
 @rule(
@@ -75,6 +77,8 @@ def _doubt(evidence: Evidence) -> str:
     before = [one for change in evidence.changes[:1] for one in change.states]
     changed = any("betas-changed" in r.failed for one in before for r in one.bounds.values())
     if changed:
+        from ckptools.compare.bounds.premises import MEANINGS
+
         return MEANINGS["betas-changed"]
     return of_own_steps(evidence.checkpoint) or of_moments(evidence.states or ())
 

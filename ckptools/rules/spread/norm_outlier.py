@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from ckptools.rules import advice
+from ckptools.rules.middle import median
 from ckptools.rules.numbers.isolated_outlier import is_isolated
 from ckptools.rules.registry import found, rule
 from ckptools.rules.spread.residuals import Place, Residual, places, residuals

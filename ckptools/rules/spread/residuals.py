@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp, log
-from statistics import NormalDist, median
 
+from ckptools.rules.middle import median
 from ckptools.rules.weights import Siblings, Targets, siblings
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 
@@ -88,6 +88,8 @@ def _scored(raws: list[_Raw]) -> list[Residual]:
     if len(raws) < LEAST_POOL:
         return []
     spread = max(MAD_TO_SD * median(abs(raw.log_ratio) for raw in raws), LEAST_SPREAD)
+    from statistics import NormalDist  # takes longer to load than a listing has
+
     least = NormalDist().inv_cdf(1.0 - 0.005 / len(raws))
     return [
         Residual(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from ckptools.rules import advice
+from ckptools.rules.middle import median
 from ckptools.rules.registry import found, rule
 from ckptools.rules.spread.spectra import Key, spectra
 from ckptools.rules.weights import gathered, siblings
