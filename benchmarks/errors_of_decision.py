@@ -269,12 +269,10 @@ def raised_rates(
 def broken_state(
     design: Design, weights: State, state: dict[str, Any], rng: np.random.Generator
 ) -> str:
-    """Shrink second moments, or blow the momentum up."""
+    """Blow the first moments up."""
+    slot = "exp_avg" if design.adam else "momentum_buffer"
     for slots in state["state"].values():
-        if design.adam:
-            slots["exp_avg_sq"] = slots["exp_avg_sq"] * 1e-6
-        else:
-            slots["momentum_buffer"] = slots["momentum_buffer"] * 300.0
+        slots[slot] = slots[slot] * 300.0
     return ""
 
 

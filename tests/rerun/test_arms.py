@@ -46,6 +46,7 @@ def test_learning_rates_are_factors_or_numbers() -> None:
     assert learning_rates("x0.1") == ({"": 0.1}, {})
     assert learning_rates(1e-4) == ({}, {"": 1e-4})
     assert learning_rates({"head": "x2", "body": 0.5}) == ({"head": 2.0}, {"body": 0.5})
+    assert learning_rates([1e-4, "x2"]) == ({"1": 2.0}, {"0": 1e-4})
     for wrong in ("fast", "x", -1.0, float("nan")):
         with pytest.raises(SettingsError):
             learning_rates(wrong)
@@ -61,6 +62,13 @@ def test_a_factor_moves_the_rate_and_what_the_schedule_makes_of_it(bench: Bench)
             scheduler.step()
     again, _ = started(bench, lr="x10")  # nothing of the arm before it is left
     assert again.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_a_list_of_rates_goes_by_the_groups_numbers(bench: Bench) -> None:
+    optimizer, _ = started(bench, lr=[0.5])
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5]
+    with pytest.raises(NotComparable, match="no parameter group '1'"):
+        started(bench, lr=[0.5, 0.5])
 
 
 def test_settings_that_change_the_rate_change_the_resumed_one(bench: Bench) -> None:
