@@ -41,11 +41,19 @@ def main(folder: Path, blocks: int, runs: int) -> None:
     paths = [str(source), str(target)]
     reset = [sys.executable, "-m", "ckptools", "reset", paths[0], "-o", paths[1], "-q", "--force"]
     module = ["--module", "layers.1"]
-    names = ("cp + fsync", "reset", "reset, new tree", "drop a block", "torch load + save")
+    names = (
+        "cp + fsync",
+        "reset, values only",
+        "reset",
+        "reset --verify",
+        "drop a block",
+        "torch load + save",
+    )
     costs = in_turn(
         [sys.executable, "-c", COPY, *paths],
         [*reset, *module, "--optimizer", "keep"],
         [*reset, *module],
+        [*reset, *module, "--verify"],
         [*reset[:3], "drop", *reset[4:], *module],
         [sys.executable, "-c", TORCH, *paths],
         runs=runs,

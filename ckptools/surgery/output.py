@@ -24,7 +24,7 @@ from ckptools.surgery.identity import STEP, Identity, Stated, fill
 from ckptools.surgery.kernel_copy import allocate, begin_writeback, copy_range
 from ckptools.types.container import Record
 
-#: copied at once, so that the reader can follow and Ctrl-C is heard
+#: copied and sent to the disk at once, so that the reader can follow and Ctrl-C is heard
 _COPY_STEP = 64 << 20
 #: fresh bytes are noted in pieces of about this length
 _FRESH = 4 << 20
@@ -107,6 +107,7 @@ class Output:
         self.moved: list[Moved] = []
         self.complete = Event()
         self._open = self._crc = 0  # fresh bytes that no piece covers yet
+        self._sent = 0
         self.known = sorted(
             (one.storage.start, one.storage.nbytes, one.storage.crc32, one.name)
             for one in records
@@ -144,7 +145,7 @@ class Output:
         for done in range(0, length, _COPY_STEP):
             count = min(_COPY_STEP, length - done)
             copy_range(self.source, target, count, start + done, self.position + done)
-            self._send(self.position + done, count)
+            self._send(self.position + done + count)
         self.position += length
         self.file.seek(self.position)
 
@@ -152,6 +153,8 @@ class Output:
         """Say that nothing more will come; what was reserved for more is given back."""
         self._close_piece()
         self.file.flush()
+        if self._pool is not None and self._sent:
+            self._pool.submit(begin_writeback, self.file.fileno(), self._sent, 0)
         self.file.truncate(self.position)
         self.complete.set()
 
@@ -166,15 +169,16 @@ class Output:
                 )
             position += piece.length
 
-    def _send(self, start: int, length: int) -> None:
-        """Let the disk begin with what was written."""
-        if self._pool is not None:
-            self._pool.submit(begin_writeback, self.file.fileno(), start, length)
+    def _send(self, end: int) -> None:
+        """Let the disk begin with what was written up to ``end``, when it is worth it."""
+        if self._pool is not None and end - self._sent >= _COPY_STEP:
+            start, self._sent = self._sent, end
+            self._pool.submit(begin_writeback, self.file.fileno(), start, end - start)
 
     def _close_piece(self) -> None:
         if self._open:
             self.pieces.append(Piece(self._open, self._crc))
-            self._send(self.position - self._open, self._open)
+            self._send(self.position)
             self._open = self._crc = 0
 
     def _split(self, start: int, end: int) -> Iterator[Piece]:

@@ -20,12 +20,13 @@ from ckptools.errors import CorruptFile, OperationError, VerificationFailed
 from ckptools.surgery import segments
 from ckptools.surgery.atomic import Target, new_file, new_folder
 from ckptools.surgery.identity import Identity, Stated, fits, holds, of
+from ckptools.surgery.identity import read as bytes_of
 from ckptools.surgery.output import Moved, Output, Result
 from ckptools.surgery.segments import Copy, Fresh, Segment
 
 SCHEMA = "ckptools.undo/1"
 FOLDERS = "ckptools.undo/2"
-_CHUNK = 8 << 20
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +166,11 @@ def _identity(noted: dict[str, Any]) -> Identity | None:
     return Identity(size, str(digest), tuple(Stated(*map(int, one)) for one in ranges))
 
 
-def _literals(path: Path, parts: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
-    with path.open("rb") as file:
+def _literals(path: Path, parts: Iterable[tuple[str, int, int]]) -> Iterator[memoryview]:
+    with path.open("rb", buffering=0) as file:
         for kind, start, length in parts:
             if kind == "literal":
-                file.seek(start)
-                yield from _exactly(file, length)
+                yield from bytes_of(file.fileno(), start, start + length)
 
 
 def _exactly(file: Any, length: int) -> Iterator[bytes]:

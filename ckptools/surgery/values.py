@@ -40,7 +40,9 @@ def given(values: Any) -> Make:
 
 def constant(ref: TensorRef, value: float) -> Make:
     """Return what fills a tensor with one number."""
-    return lambda: (np.full(count, value) for count in counts(ref.numel))
+    part = np.full(min(ELEMENTS, ref.numel), value)
+    part.flags.writeable = False
+    return lambda: (part[:count] for count in counts(ref.numel))
 
 
 def counts(numel: int) -> Iterator[int]:

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptools.errors import CorruptFile
@@ -29,6 +29,7 @@ def known(path: Path, ranges: list[Stated]) -> Identity:
         return identity.of(file.fileno(), ranges)
 
 
+@settings(deadline=None)
 @given(files(), st.data())
 def test_a_changed_byte_is_noticed(
     tmp_path_factory: pytest.TempPathFactory,

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptools.errors import CorruptFile
@@ -38,6 +38,7 @@ def written(
     return content, output.moved
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=200),
     st.lists(st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=20)), max_size=5),

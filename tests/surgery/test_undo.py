@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptools.errors import CorruptFile, OperationError
@@ -43,6 +43,7 @@ def operations(draw: st.DrawFn) -> tuple[bytes, list[Segment]]:
     return source, parts
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(operations())
 def test_any_operation_can_be_undone(
     tmp_path_factory: pytest.TempPathFactory, operation: tuple[bytes, list[Segment]]
