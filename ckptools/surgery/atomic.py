@@ -317,9 +317,9 @@ def bring_back(path: Path) -> None:
     ------
     WriteError: another folder has the name by now.
     """
-    for folder in (path, path.parent):
-        aside = _before(folder)
-        if not aside.is_dir():
+    whole = Path(os.path.abspath(path))
+    for folder in (whole, whole.parent):
+        if not folder.name or not (aside := _before(folder)).is_dir():
             continue
         if os.path.lexists(folder):
             raise WriteError(

@@ -171,7 +171,9 @@ def test_no_call_loses_anything(
     pytest.fail("never went through")
 
 
-def test_a_name_taken_by_a_killed_process_is_given_back(tmp_path: Path) -> None:
+def test_a_name_taken_by_a_killed_process_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = sharded(tmp_path / "run")
     before = sums(source)
     operate("reset", source, module=MODULE, in_place=True)
@@ -180,6 +182,9 @@ def test_a_name_taken_by_a_killed_process_is_given_back(tmp_path: Path) -> None:
     undo(tmp_path / "run.undo", tmp_path / "back")
     assert sums(tmp_path / "back") == before
     source.rename(tmp_path / ".run.before")
-    operate("reset", source / "model.safetensors.index.json", module=MODULE)
+    monkeypatch.chdir(tmp_path)
+    operate("reset", "run", module=MODULE)
+    source.rename(tmp_path / ".run.before")
+    operate("rescale", "run/model.safetensors.index.json", module=MODULE, factor=2.0)
     assert sums(source) == changed
     assert not (tmp_path / ".run.before").exists()

@@ -158,6 +158,15 @@ def test_undo_gives_the_source_back(healthy: Path, in_place: bool) -> None:
     assert not [path for path in healthy.parent.iterdir() if path.name.startswith(".")]
 
 
+def test_a_bare_name_in_the_current_folder(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(healthy.parent)
+    before = sha(healthy)
+    operate("reset", healthy.name, module=MODULE)
+    healthy.unlink()
+    undo("checkpoint_epoch_5.reset.receipt.json")
+    assert sha(healthy) == before
+
+
 def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 4
