@@ -21,6 +21,8 @@ _USUAL = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 35.0, 40.0, 50.0, 100.0)
 _EXACT = 2e-4
 #: Steps below this share of the clip count as not clipped.
 _BELOW = 0.95
+#: Of a window between two files at most this share may have been such steps.
+_SOME = 0.1
 
 
 @rule(
@@ -38,7 +40,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         The root mean square of the gradient norm, as the second moments remember it, is at least
         98 % of the clip that the arguments state (or, where none is saved, meets a usual clip to
         2e-4). At most the stated share of the remembered steps stayed below 95 % of it. Against an
-        earlier file the same is asked of the steps between both.
+        earlier file the same is asked of the steps between both, of which at most a tenth may have
+        stayed below.
 
     Why it matters
         Training then moves by the direction of the gradients only: their size no longer matters,
@@ -81,6 +84,8 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             if clip is None or not _at(one, clip.value):
                 continue
             share = saturation(one.norm, clip.value, _BELOW)
+            if share > _SOME:
+                continue
             message = say(
                 "the gradient norm of {steps} steps since {path} is {norm:.5g} with a clip of "
                 "{limit:g}: at most {share:.0%} of them stayed below {below:.0%} of it",
