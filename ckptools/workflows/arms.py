@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ckptools.rerun.trials import (
     Bench,
     Experiment,
     Progress,
+    Run,
     Store,
     TrialSpec,
     as_arms,
@@ -207,7 +208,7 @@ def compare_arms(
     experiment: Experiment,
     design: Design,
     *,
-    engine: str = "pool",
+    engine: str | Run = "pool",
     workers: int | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -216,7 +217,7 @@ def compare_arms(
 
     Parameters
     ----------
-    engine: pool, here, ray, torchrun, or another registered one.
+    engine: pool, here, ray, torchrun, or another registered one; or one that is running already.
     workers: how many processes; as many as processors by default.
     store: the folder of finished trials; the user's cache by default.
     progress: called after every trial.
@@ -229,7 +230,8 @@ def compare_arms(
     """
     begun = time.perf_counter()
     check(experiment, design)
-    chosen, folder = engine_of(engine), Path(store) if store is not None else default_store()
+    context = engine_of(engine)(workers) if isinstance(engine, str) else nullcontext(engine)
+    folder = Path(store) if store is not None else default_store()
     with _operated(design, experiment, folder) as plans:
         bench = Bench(experiment)
         for plan in plans:  # what cannot be made is refused before anything is trained
@@ -240,7 +242,7 @@ def compare_arms(
             for seed in design.seeds
         ]
         kept_in = Store(folder, bench.today())
-        with chosen(workers) as run:
+        with context as run:
             trials = run_trials(specs, run, store=kept_in, progress=progress)
     declared = {plan.name: plan.declared for plan in design.arms}
     arms = [

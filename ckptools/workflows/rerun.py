@@ -255,17 +255,16 @@ def rerun(
             suspects=suspects,
             all_rungs=all_rungs,
         )
-        verdict = ladder.climb()
-    comparison = None
-    if design is not None:
-        comparison = compare_arms(
-            replace(trained, threads=threads or 1),
-            design,
-            engine=engine or "pool",
-            workers=workers,
-            store=store,
-            progress=progress,
-        )
+        verdict, comparison = ladder.climb(), None
+        if design is not None:
+            comparison = compare_arms(
+                replace(trained, threads=threads or 1),
+                design,
+                engine=run or "pool",
+                workers=workers,
+                store=store,
+                progress=progress,
+            )
     experiment = Experiment(
         opened.path, before.path if before else None, task, verdict, tuple(ladder.rungs)
     )
