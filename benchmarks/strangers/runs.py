@@ -118,6 +118,26 @@ STRANGERS = (
         epochs=5,
         steps=30,
     ),
+    Stranger(
+        "diffusion",
+        ("time", "entry", "down.0", "down.1", "middle.0", "middle.1", "up.0", "up.1", "exit"),
+        ("down.1", "up.0"),
+        "exp_avg_sq",
+        "exp_avg",
+        epochs=6,
+        steps=80,
+    ),
+    Stranger(
+        "points",
+        ("local", "wide", "trunk", "kind", "size"),
+        None,
+        "sum",
+        None,
+        "net",
+        epochs=6,
+        steps=40,
+        seen=False,
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""Whether a gap that no few modules carry is damage, or what healthy runs do, too.
+"""Whether a gap is damage or what healthy runs do, too, where no module stands out.
 
 Healthy runs become worse between two checkpoints in two ways.  One that overfits does so on
 validation data only; one that bounces (rates at the edge of what it bears, statistics of few
@@ -30,15 +30,20 @@ def left(as_is: list[float], earlier: list[float]) -> Comparison:
 
 
 def judged(
-    rung: Rung, seen: Comparison, train: Callable[[], Comparison], steps: int
+    rung: Rung,
+    seen: Comparison,
+    train: Callable[[], Comparison],
+    steps: int,
+    module: str | None = None,
 ) -> tuple[Rung, Verdict | None, bool]:
     """Return the restore scan's rung and verdict, and whether the gap has been explained.
 
     Parameters
     ----------
-    rung: the scan that found no few modules.
+    rung: the restore scan.
     seen: how much worse the checkpoint is on batches of the training data.
     train: gives how much worse it is after so many ``steps`` of training.
+    module: the few modules that the scan found, though they have moved no further than others.
     """
     if not surely(seen):
         message = say(
@@ -59,7 +64,8 @@ def judged(
             steps=steps,
             worse=by_how_much(math.expm1(min(found.effect, 700.0))),
         )
-        verdict = Verdict("supported", "weights", message, None, "global")
+        scope = "module" if module else "global"
+        verdict = Verdict("supported", "weights", message, module, scope)
         return replace(rung, message=message), verdict, True
     closed = found.interval is not None and found.interval[1] < MARGIN
     tail = (
@@ -68,8 +74,9 @@ def judged(
         else say("too unevenly to say whether anything of it lasts")
     )
     message = say(
-        "no few modules carry the gap, and {steps} steps of training close it ({change:+.1%} "
-        "against the earlier checkpoint trained as long): {tail}",
+        "{before}; but {steps} steps of training close the gap ({change:+.1%} against the earlier "
+        "checkpoint trained as long): {tail}",
+        before=rung.message,
         steps=steps,
         change=math.expm1(min(found.effect, 700.0)),
         tail=tail,

@@ -176,7 +176,9 @@ class Trainings:
                 return
         self._beside("as-is", _RESET, ends=(True,))
         if self.dynamics.blamed().decision == "undecided":
-            self._beside("optimizer-reset", _BOTH_RESET, offset=self.dynamics.offset)
+            # at the same rates: these may be what breaks it
+            plan = _BOTH_RESET if own == before else replace(_BOTH_RESET, lr=list(own))
+            self._beside("optimizer-reset", plan, offset=self.dynamics.offset)
 
     def _rates(self, checkpoint: Checkpoint | None) -> tuple[float, ...]:
         task, model = self.sources.task, self.sources.model

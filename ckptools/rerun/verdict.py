@@ -14,6 +14,7 @@ from ckptools.names.patterns import select
 from ckptools.rerun import blame, bounce, restore
 from ckptools.rerun.arms import Sources
 from ckptools.rerun.bounce import surely
+from ckptools.rerun.displacement import stands_out
 from ckptools.rerun.dynamics import SEEDS, STEPS
 from ckptools.rerun.environment import environment
 from ckptools.rerun.evaluate import evaluate, excess, seeded
@@ -292,10 +293,11 @@ class Ladder:
         scan = self._scan(gap_, gap_.reference)
         gain = self._better(scan)
         rung = self._restored(scan, gap_, gain)
-        if scan.single is not None and surely(gain):
-            return rung, Verdict("supported", "weights", rung.message, scan.single, "module")
+        found = scan.single if surely(gain) else None
+        if found is not None and self._stands_out(scan):
+            return rung, Verdict("supported", "weights", rung.message, found, "module")
         if gap_.term is None:
-            return self._everywhere(rung)
+            return self._like_others(rung, found)
         total, verdict = self._hidden()
         if verdict is not None:
             return total, verdict
@@ -308,11 +310,31 @@ class Ladder:
         evidence = total.evidence | rung.evidence
         return replace(rung, answered=False, message=message, evidence=evidence), None
 
-    def _everywhere(self, rung: Rung) -> tuple[Rung, Verdict | None]:
-        """Tell damage that no few modules carry from what healthy runs do, too."""
+    def _stands_out(self, scan: restore.Scan) -> bool:
+        """Return whether a scan's winners have moved further than other modules."""
+        names = {name for module in scan.named for name in self.modules[module]}
+        return stands_out(self.bad, self.good, names)
+
+    def _like_others(self, rung: Rung, module: str | None) -> tuple[Rung, Verdict | None]:
+        """Tell damage where no module stands out from what healthy runs do, too.
+
+        Data that are not the run's can look like it; without a logged value the earlier checkpoint
+        must at least be better on them than a model that has learnt nothing.
+        """
+        if self.rungs[0].effect is None:
+            fresh, now = self._fresh_loss(), self.good_values["loss"]
+            if not log_ratio(fresh, now) > blame.MARGIN:
+                message = say(
+                    "{before}; but the earlier checkpoint ({loss:.4g}) is hardly better than a "
+                    "freshly built model ({fresh:.4g}): data or code may not be those of the run",
+                    before=rung.message,
+                    loss=now,
+                    fresh=fresh,
+                )
+                return replace(rung, answered=False, message=message), None
         seen = self._gain(self.good_terms)
         try:
-            found = bounce.judged(rung, seen, self._left_after_training, self.steps)
+            found = bounce.judged(rung, seen, self._left_after_training, self.steps, module)
         except NotComparable:  # the last rung will say so
             return replace(rung, answered=False), None
         rung, verdict, explained = found
@@ -372,12 +394,13 @@ class Ladder:
             )
         elif scan.winner:
             message = say(
-                "no single module explains the gap; together {modules} close {share:.0%} of it",
+                "taking {modules} from the earlier checkpoint closes {share:.0%} of the gap, but "
+                "other parts do nearly as much, or there it harms too little: none is named",
                 modules=", ".join(scan.winner),
                 share=min(scan.share, 1.0),
             )
         else:
-            message = say("no part of the model explains the gap: the damage is global")
+            message = say("no part of the model explains the gap by itself")
         return Rung(
             "restore-scan",
             True,
@@ -427,7 +450,7 @@ class Ladder:
         scan = self._scan(self.open_gap, least, _HIDDEN_HARM)
         gain = self._better(scan)
         found = self._restored(scan, self.open_gap, gain)
-        if scan.single is not None and surely(gain):
+        if scan.single is not None and surely(gain) and self._stands_out(scan):
             verdict = Verdict("supported", "weights", found.message, scan.single, "module")
             return replace(found, evidence=evidence | found.evidence), verdict
         message = say("a part of the model does better with its earlier weights, none explains it")
@@ -609,7 +632,10 @@ class Ladder:
             "trained on it does no worse than the earlier checkpoint, but before training a loss "
             "term or part had become worse, and no module explains it"
         )
-        more = say("the checkpoint just before this one as --earlier, or a larger validation set")
+        more = say(
+            "the checkpoint just before this one as --earlier, a larger validation set, or the "
+            "loss that the run logged (the task's logged)"
+        )
         return Verdict("undecided", "undecided", reason, would_decide=more)
 
     # -- without an earlier checkpoint -----------------------------------------------------------
