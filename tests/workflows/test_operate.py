@@ -22,6 +22,7 @@ from ckptools.errors import (
     VerificationFailed,
     WouldOverwrite,
 )
+from ckptools.report import render
 from ckptools.workflows.operate import operate, undo
 
 
@@ -201,6 +202,8 @@ def test_records_copied_unread_go_by_their_checksums(healthy: Path, tmp_path: Pa
     back = undo(output.with_suffix(".receipt.json"))
     assert sha(healthy) == before
     assert back.output == {**receipt.source, "path": str(healthy)}
+    assert "what is new" in render(receipt, "table")
+    assert "what is new" not in render(back, "table")
     assert "still there" in undo(output.with_suffix(".receipt.json")).notes[0]
 
 
