@@ -14,6 +14,8 @@ from torch import Tensor
 #: from nothing, LoRA's for one, move as far in healthy runs)
 APART = 2.0
 MOST = 0.9
+#: no training makes a matrix so many times as large as it and all others are
+ABSURD = 1e4
 
 
 def stands_out(
@@ -29,6 +31,23 @@ def stands_out(
     others = sorted(one for name, one in moved.items() if name not in names)
     usual = others[math.ceil(MOST * len(others)) - 1] if others else 0.0
     return max(chosen, default=0.0) > APART * usual
+
+
+def overgrown(bad: Mapping[str, Tensor], good: Mapping[str, Tensor]) -> list[str]:
+    """Return the matrices that have grown beyond what training does: a flipped exponent, say.
+
+    Their largest element is many times what any matrix held before.  A loss may not feel it
+    (attention that saturates, a part that is hardly used).
+    """
+    matrices = [n for n in bad if bad[n].dim() > 1 and bad[n].is_floating_point()]
+    before = max((_largest(good[name]) for name in matrices), default=0.0)
+    if not 0.0 < before < math.inf:
+        return []
+    return [name for name in matrices if _largest(bad[name]) > ABSURD * before]
+
+
+def _largest(value: Tensor) -> float:
+    return float(value.abs().max()) if value.numel() else 0.0
 
 
 def _moved(now: Tensor, before: Tensor) -> float | None:

@@ -53,6 +53,10 @@ _BOUNCED = say(
     "Before training this checkpoint is worse than the earlier one, and while training it is not. "
     "Healthy runs have such moments; damage stays. You can go on from it."
 )
+_OVERGROWN = say(
+    "A number in this file is out of all proportion, as a flipped bit makes it. The model gets "
+    "along with it on the data that were tried; nothing says that it will on others."
+)
 _EVERYWHERE = say(
     "The numbers in this file make the model worse, no few modules carry that, and some steps of "
     "ordinary training do not undo it, which they do where a healthy run has a bad moment."
@@ -97,6 +101,8 @@ _ANSWERS = {
 def _meaning(verdict: Verdict, rung: Rung, rungs: Sequence[Rung]) -> Wording:
     if verdict.cause == "weights" and rung.name == "environment":
         return _ALONE
+    if verdict.cause == "weights" and "overgrown" in rung.evidence:
+        return _OVERGROWN
     if verdict.cause == "weights" and "left_after_training" in rung.evidence:
         return _EVERYWHERE
     if verdict.cause == "none" and any(one.name == "gap" and one.answered for one in rungs):

@@ -14,7 +14,7 @@ from ckptools.names.patterns import select
 from ckptools.rerun import blame, bounce, restore
 from ckptools.rerun.arms import Sources
 from ckptools.rerun.bounce import surely
-from ckptools.rerun.displacement import stands_out
+from ckptools.rerun.displacement import ABSURD, overgrown, stands_out
 from ckptools.rerun.dynamics import SEEDS, STEPS
 from ckptools.rerun.environment import environment
 from ckptools.rerun.evaluate import evaluate, excess, seeded
@@ -444,7 +444,7 @@ class Ladder:
             evidence=evidence,
         )
         if gap_ is None:
-            return rung, None
+            return self._overgrown(rung)
         self.open_gap, least = gap_
         self._unexplained = True
         scan = self._scan(self.open_gap, least, _HIDDEN_HARM)
@@ -455,6 +455,24 @@ class Ladder:
             return replace(found, evidence=evidence | found.evidence), verdict
         message = say("a part of the model does better with its earlier weights, none explains it")
         return replace(rung, message=message, evidence=evidence | found.evidence), None
+
+    def _overgrown(self, rung: Rung) -> tuple[Rung, Verdict | None]:
+        """Name what has grown beyond what training does, though no loss feels it."""
+        names = overgrown(self.bad, self.good)
+        if not names:
+            return rung, None
+        where = ", ".join(dict.fromkeys(self.units[name] for name in names))
+        message = say(
+            "{name} holds an element of {size:.3g}, more than any matrix of the earlier checkpoint "
+            "by a factor of {times:g} at least: no training does that, though the loss hardly "
+            "feels it",
+            name=names[0],
+            size=float(self.bad[names[0]].abs().max()),
+            times=ABSURD,
+        )
+        evidence = rung.evidence | {"overgrown": names, "winner": where.split(", ")}
+        rung = replace(rung, answered=True, message=message, evidence=evidence)
+        return rung, Verdict("supported", "weights", message, where, "module")
 
     def _hidden_gap(
         self, outer: Mapping[restore.Group, Terms], gain: Comparison, best: restore.Group

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ckptools.rerun.bounce import judged, left, surely
-from ckptools.rerun.displacement import stands_out
+from ckptools.rerun.displacement import overgrown, stands_out
 from ckptools.rerun.features import effective_rank
 from ckptools.rerun.gap import by_how_much
 from ckptools.rerun.statistics import Comparison, compare
@@ -77,6 +77,20 @@ def test_a_damaged_matrix_has_moved_further_than_any_other() -> None:
     assert not stands_out(bad, good, {"1.weight", "0.bias"})
     bad["1.weight"] = torch.full((8, 8), torch.inf)
     assert stands_out(bad, good, {"1.weight"})
+
+
+def test_what_no_training_makes_so_large_is_found_whatever_the_loss_says() -> None:
+    good = {
+        "a.weight": torch.ones(4, 4),
+        "b.weight": torch.full((4, 4), 3.0),
+        "a.bias": torch.ones(4),
+    }
+    bad = {name: value.clone() for name, value in good.items()}
+    bad["a.weight"][0, 0] = 1e4
+    bad["a.bias"][0] = 1e30
+    assert overgrown(bad, good) == []
+    bad["a.weight"][1, 2] = 1e37
+    assert overgrown(bad, good) == ["a.weight"]
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,84 @@ def test_a_learning_rate_is_blamed_on_nobody_else(
     assert (found.verdict.decision, found.verdict.cause) == ("refuted", "learning-rate")
 
 
+def test_blocks_that_changed_places_are_both_named(
+    run: tuple[str, Path, Path], tmp_path: Path
+) -> None:
+    def swapped(state: State) -> None:
+        for name, value in block(state, 1).items():
+            other = state["model"][name.replace(".h.1.", ".h.2.")]
+            kept = value.clone()
+            value.copy_(other)
+            other.copy_(kept)
+
+    found = ask(run, tmp_path, swapped)
+    assert (found.verdict.decision, found.verdict.cause) == ("supported", "weights")
+    named = (found.verdict.module or "").split(", ")
+    assert [one.rpartition(".")[2] for one in sorted(named)] == ["1", "2"]
+
+
+def test_a_flip_in_the_frozen_attention_is_found(
+    run: tuple[str, Path, Path], tmp_path: Path
+) -> None:
+    """It may saturate the attention, which the loss hardly feels and the gradient does."""
+
+    def flipped(state: State) -> None:
+        names = [n for n in block(state, 2) if n.endswith("attn.c_attn.base_layer.weight")]
+        state["model"][names[0]].view(-1).view(torch.int32)[7] ^= 1 << 30
+
+    found = ask(run, tmp_path, flipped)
+    assert (found.verdict.decision, found.verdict.cause) == ("supported", "weights")
+    assert found.verdict.module is not None
+    assert found.verdict.module.endswith("h.2")
+
+
+def test_zeroed_squares_are_blamed_on_the_optimizer(
+    run: tuple[str, Path, Path], tmp_path: Path
+) -> None:
+    def zeroed(state: State) -> None:
+        for slots in state["optimizer"]["state"].values():
+            slots["exp_avg_sq"].zero_()
+
+    found = ask(run, tmp_path, zeroed)
+    assert (found.verdict.decision, found.verdict.cause) == ("supported", "optimizer")
+
+
+def test_shuffled_moments_are_never_blamed_on_the_weights(
+    run: tuple[str, Path, Path], tmp_path: Path
+) -> None:
+    """At the end of this run they do little harm: a few steps hardly feel them."""
+
+    def shuffled(state: State) -> None:
+        torch.manual_seed(0)
+        for slots in state["optimizer"]["state"].values():
+            flat = slots["exp_avg"].view(-1)
+            flat.copy_(flat[torch.randperm(flat.numel())])
+
+    found = ask(run, tmp_path, shuffled)
+    assert found.verdict.cause in ("optimizer", "none", "undecided")
+
+
+def test_shuffled_words_are_blamed_on_the_data(run: tuple[str, Path, Path], tmp_path: Path) -> None:
+    spec, earlier, _ = run
+    path = spec.partition(":")[0]
+    task = load_task(spec)
+    model = task.build()
+    state = torch.load(earlier, weights_only=True)
+    model.load_state_dict(state["model"])
+    with torch.no_grad():
+        value = task.evaluate(model.eval())["loss"]
+    text = (
+        Path(path)
+        .read_text()
+        .replace("    clip_norm = 1.0\n", f"    clip_norm = 1.0\n    logged = {{3: {value}}}\n")
+    )
+    (tmp_path / "language_log.py").write_text(text)
+    torch.save({**state, "epoch": 3}, tmp_path / "earlier.pth")
+    sick = f"{tmp_path / 'language_log.py'}:Language", tmp_path / "earlier.pth", run[2]
+    found = ask(sick, tmp_path, lambda state: None, settings={"shuffled": True})
+    assert (found.verdict.decision, found.verdict.cause) == ("refuted", "data-or-code")
+
+
 def test_adapters_alone_are_loaded_beside_the_frozen_base(
     run: tuple[str, Path, Path], tmp_path: Path
 ) -> None:
