@@ -95,8 +95,11 @@ class Row:
         """Whether the damaged module is named, where the weights are blamed."""
         if self.scenario.cause != "weights" or self.found.verdict.cause != "weights":
             return None
-        named = {one.strip() for one in (self.found.verdict.module or "").split(",")}
-        return named == {one.strip() for one in self.target.split(",")}
+        named = (self.found.verdict.module or "").split(", ")
+        wanted = self.target.split(", ")  # by the script's own names, which wrappers may lengthen
+        return len(named) == len(wanted) and all(
+            any(one == name or one.endswith(f".{name}") for name in named) for one in wanted
+        )
 
     @property
     def false_support(self) -> bool:
