@@ -111,3 +111,34 @@ def test_as_many_families_measure_as_tune() -> None:
     assert len({one.name for one in FAMILIES}) == len(FAMILIES)
     own = {"gan", "lanes-small", "lanes-full"}
     assert all(one.model in MODELS or one.model in own for one in FAMILIES)
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("unet", {"ema": 0.9, "schedule": "restarts"}),
+        ("gru", {"schedule": "plateau", "clip": 1.0}),
+        ("fused", {"precision": "scaled", "optimizer": "Lion"}),
+        ("translator", {"named": True, "schedule": "noam"}),
+        ("mixer", {"layered": True}),
+        ("encoder", {"frozen": ("embed", "encoder.layers.0."), "split": True}),
+        ("mlp", {"precision": "fp16", "optimizer": "SGD"}),
+    ],
+)
+def test_files_hold_what_their_family_says(
+    model: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    family = Family("short", TUNE, model, epochs=1, steps=2, **options)
+    state = load(run(family, 0, tmp_path)[1])
+    order = json.loads((tmp_path / RECORD).read_text("utf-8"))["order"]["optimizer"]
+    groups = state["optimizer"]["param_groups"]
+    assert sum(len(group["params"]) for group in groups) == len(order)
+    assert ("model_ema" in state) == (family.ema is not None)
+    assert ("scaler" in state) == (family.precision == "scaled")
+    assert ("scheduler" in state) == (family.schedule != "none")
+    assert all(("param_names" in group) == family.named for group in groups)
+    assert (len({group["lr"] for group in groups}) > 2) == family.layered
+    assert not any(name.startswith(family.frozen or "\0") for name in order)
+    half = any(value.dtype == torch.float16 for value in state["model"].values())
+    assert half == (family.precision == "fp16")
