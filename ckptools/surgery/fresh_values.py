@@ -92,8 +92,8 @@ def from_model(spec: str, seed: int) -> Fill:
     import torch
 
     torch.manual_seed(seed)
-    model = _builder(spec)()
-    made = {without_wrappers(name): value.detach() for name, value in model.state_dict().items()}
+    state = _built_state(spec)
+    made = {without_wrappers(name): value.detach() for name, value in state.items()}
 
     def fill(tensor: NamedTensor) -> Filler:
         value = made.get(tensor.name, made.get(without_wrappers(tensor.name)))
@@ -115,16 +115,16 @@ def _of_torch(tensor: Any) -> Make:
     return made
 
 
-def _builder(spec: str) -> Callable[[], Any]:
-    """Return the function that ``package.module:name`` or ``file.py:name`` names."""
+def _built_state(spec: str) -> dict[str, Any]:
+    """Return the state dict of the model that ``package.module:name`` or ``file.py:name`` makes."""
     where, _, name = spec.rpartition(":")
     try:
-        found: Callable[[], Any] = getattr(user_module(where), name)
+        state: dict[str, Any] = getattr(user_module(where), name)().state_dict()
     except FOREIGN as error:
         raise InvalidParameter(
-            f"cannot be imported: {error}", where=spec, next="write package.module:function"
+            f"cannot build the model: {error}", where=spec, next="write package.module:function"
         ) from error
-    return found
+    return state
 
 
 def _choice(tensor: NamedTensor, made: tuple[Initializer, ...], init: str | None) -> Initializer:

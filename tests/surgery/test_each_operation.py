@@ -237,6 +237,15 @@ def test_a_model_may_initialise_itself(run: Path, tmp_path: Path) -> None:
         operate("reset", run, module="layers.1", model=spec, init="normal")
 
 
+@pytest.mark.parametrize("body", ["def build():\n    raise KeyError('width')\n", "def other(:\n"])
+def test_a_model_that_cannot_be_built_is_told_in_one_line(
+    run: Path, tmp_path: Path, body: str
+) -> None:
+    (tmp_path / "mine.py").write_text(body)
+    with pytest.raises(InvalidParameter, match="cannot build the model"):
+        operate("reset", run, module="layers.1", model=f"{tmp_path / 'mine.py'}:build")
+
+
 def test_a_warm_start_takes_the_siblings_second_moments(run: Path, tmp_path: Path) -> None:
     new = after("reset", run, tmp_path, module="layers.1", optimizer="warm")
     old = load(run)["optimizer_state_dict"]
