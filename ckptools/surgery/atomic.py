@@ -24,6 +24,8 @@ from typing import BinaryIO
 from ckptools.errors import NoSpace, WouldOverwrite, WriteError
 
 SUFFIX = ".part"
+#: of what had a name until something new took it
+BEFORE = ".before"
 #: a file this young may belong to a process that has not locked it yet; seconds
 SETTLED = 10.0
 
@@ -222,8 +224,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def set_aside(path: Path) -> Iterator[Path]:
-    """Give a file a hidden name for a while; what a killed process left there is cleared."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
+    """Give a file a hidden name for a while.
+
+    Whoever takes it aside gives it back or deletes it.  What a killed process left aside is never
+    deleted: it may be the only way back from a file that still has its name.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}{BEFORE}")
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _lock(descriptor)
@@ -231,6 +237,13 @@ def set_aside(path: Path) -> Iterator[Path]:
         yield aside
     finally:
         os.close(descriptor)
+
+
+def give_back(path: Path) -> None:
+    """Give a file its name again that a killed process had set aside, if the name is free."""
+    for aside in sorted(path.parent.glob(f".{glob.escape(path.name)}.*{BEFORE}")):
+        if aside.is_file() and not os.path.lexists(path):
+            aside.rename(path)
 
 
 def _lock(descriptor: int) -> None:
@@ -305,7 +318,7 @@ def _exchange(one: Path, other: Path) -> None:
 
 def _before(folder: Path) -> Path:
     """Return where a folder's old content is for a moment, while the new one takes its name."""
-    return folder.with_name(f".{folder.name}.before")
+    return folder.with_name(f".{folder.name}{BEFORE}")
 
 
 def bring_back(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ckptools.surgery import segments, shards
 from ckptools.surgery import undo as way_back
-from ckptools.surgery.atomic import Target, new_file, set_aside
+from ckptools.surgery.atomic import Target, give_back, new_file, set_aside
 from ckptools.surgery.identity import Identity
 from ckptools.surgery.output import Result, Written
 from ckptools.types.checkpoint import Checkpoint
@@ -78,6 +78,7 @@ class Papers:
         source, output = _documents(files)
         here, there = (os.path.abspath(path) for path in (self._read(), self.target.path))
         for path in (undo, receipt):
+            give_back(path)
             self._aside[path] = self._open.enter_context(set_aside(path)) if path.exists() else None
         way_back.save(
             Target(undo, force=True),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ckptools.errors import NoSpace, VerificationFailed, WouldOverwrite, WriteError
-from ckptools.surgery.atomic import Target, clear_leftovers, leftovers, new_file
+from ckptools.surgery.atomic import Target, clear_leftovers, give_back, leftovers, new_file
 
 
 def accept(path: Path) -> None:
@@ -149,6 +149,32 @@ def test_a_killed_writer_leaves_the_target_and_a_part_that_is_found(tmp_path: Pa
     os.utime(leftovers(tmp_path / "a")[0], (0, 0))
     put(Target(tmp_path / "a", force=True), b"last")
     assert names(tmp_path) == ["a"]
+
+
+def test_what_a_killed_process_set_aside_is_kept_and_given_back(tmp_path: Path) -> None:
+    (tmp_path / "a.undo").write_bytes(b"way back")
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from ckptools.surgery.atomic import set_aside
+        with set_aside(Path({str(tmp_path / "a.undo")!r})):
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    (aside,) = tmp_path.iterdir()
+    os.utime(aside, (0, 0))
+    assert clear_leftovers(tmp_path / "a.undo") == []
+    give_back(tmp_path / "a.undo")
+    assert names(tmp_path) == ["a.undo"]
+    assert (tmp_path / "a.undo").read_bytes() == b"way back"
+
+
+def test_what_is_set_aside_does_not_replace_what_came_since(tmp_path: Path) -> None:
+    (tmp_path / ".a.undo.123.before").write_bytes(b"old")
+    (tmp_path / "a.undo").write_bytes(b"new")
+    give_back(tmp_path / "a.undo")
+    assert (tmp_path / "a.undo").read_bytes() == b"new"
+    assert (tmp_path / ".a.undo.123.before").read_bytes() == b"old"
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
