@@ -47,5 +47,6 @@ class Progress:
             )
         if done < self._bar.n:  # a second pass begins
             self._bar.reset(total)
+            self._bar.initial = 0
         self._bar.total = total
         self._bar.update(done - self._bar.n)

@@ -9,7 +9,14 @@ from typing import Any
 from ckptools.layouts import optimizer_state, parameter_names
 from ckptools.layouts.averages import averages, may_hold_averages
 from ckptools.layouts.modules import is_module, module_tensors
-from ckptools.layouts.nodes import attributes, key_text, mapping, sequence, tensors_below
+from ckptools.layouts.nodes import (
+    attributes,
+    holds_tensors,
+    key_text,
+    mapping,
+    sequence,
+    tensors_below,
+)
 from ckptools.layouts.pairing import paired
 from ckptools.layouts.run_state import RunNotes
 from ckptools.layouts.weights import broken_tensors, tensor_like, tensors_of, weight_set
@@ -61,6 +68,8 @@ class Assembly:
     run: RunNotes = field(default_factory=RunNotes)
     others: dict[str, TensorRef] = field(default_factory=dict)
     not_judged: list[str] = field(default_factory=list)
+    _barren: set[int] = field(default_factory=set)
+    _listed: set[int] = field(default_factory=set)
 
     def entry(self, key: str, node: Any) -> None:
         """Sort in one top-level entry."""
@@ -109,7 +118,7 @@ class Assembly:
 
     def other_tensors(self, node: Any, path: str) -> None:
         """List the tensors below ``node`` as neither weights nor optimizer state."""
-        for where, ref in tensors_below(node, path):
+        for where, ref in tensors_below(node, path, self._listed):
             if len(self.others) >= OTHERS:
                 self.not_judged.append(
                     say("{path}: more than {limit:,} tensors", path=path, limit=OTHERS)
@@ -147,7 +156,7 @@ class Assembly:
                 self.module(current, path)
             elif is_state_dict(current, path[-1]):
                 self.weights(current, path)
-            elif len(path) < NESTING and (below := _named_with_tensors(current)):
+            elif len(path) < NESTING and (below := self._named_with_tensors(current)):
                 work.extend((((*path, name), one) for name, one in reversed(below.items())))
             else:
                 leftovers.append((path, current))
@@ -156,6 +165,18 @@ class Assembly:
         for path, current in leftovers:
             self._note(".".join(path) if len(path) > 2 else path[-1], current)
         return True
+
+    def _named_with_tensors(self, node: Any) -> dict[str, Any]:
+        """Return the members of a mapping, list or object that holds tensors, none for others."""
+        below = mapping(node)
+        if below is None:
+            below = attributes(node) or None
+        if below is None:
+            listed = (sequence(node) or [])[: MEMBERS + 1]
+            below = {str(index): one for index, one in enumerate(listed)}
+        if len(below) > MEMBERS or not holds_tensors(node, self._barren):
+            return {}
+        return below
 
     def _note_broken(self, node: Any, where: str) -> None:
         """Say which tensors of a mapping contradict themselves, so that nothing was read."""
@@ -246,19 +267,6 @@ def is_state_dict(node: Any, key: str = "") -> bool:
     if _EXPECTED.search(key):
         return True
     return any(_TELLING_NAME.search(key_text(name)) for name in tensors)
-
-
-def _named_with_tensors(node: Any) -> dict[str, Any]:
-    """Return the members of a mapping, list or object that holds tensors, none for others."""
-    below = mapping(node)
-    if below is None:
-        below = attributes(node) or None
-    if below is None:
-        listed = (sequence(node) or [])[: MEMBERS + 1]
-        below = {str(index): one for index, one in enumerate(listed)}
-    if len(below) > MEMBERS or next(tensors_below(node), None) is None:
-        return {}
-    return below
 
 
 def _steps_taken(optimizers: tuple[OptimizerState, ...]) -> int | None:

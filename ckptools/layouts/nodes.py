@@ -224,11 +224,17 @@ def _plain_object(node: Any) -> Any:
     return f"<{describe(node)}>"
 
 
-def tensors_below(node: Any, path: str = "") -> Iterator[tuple[str, TensorRef]]:
-    """Yield (dotted path, tensor) of everything below ``node``, each node once, depth first."""
-    seen: set[int] = set()
+def tensors_below(
+    node: Any, path: str = "", seen: set[int] | None = None
+) -> Iterator[tuple[str, TensorRef]]:
+    """Yield (dotted path, tensor) of everything below ``node``, each node once, depth first.
+
+    ``seen`` lets several searches pass over what one of them has met; identities are added to it.
+    """
+    seen = set() if seen is None else seen
+    last = len(seen) + SEARCH_NODES
     work: list[tuple[str, Any, int]] = [(path, node, 0)]
-    while work and len(seen) < SEARCH_NODES:
+    while work and len(seen) < last:
         where, current, depth = work.pop()
         found = unwrap(current)
         if isinstance(found, TensorRef):
@@ -243,6 +249,27 @@ def tensors_below(node: Any, path: str = "") -> Iterator[tuple[str, TensorRef]]:
             for step, child in islice(_searched_children(found), room)
         ]
         work.extend(reversed(below))
+
+
+def holds_tensors(node: Any, barren: set[int]) -> bool:
+    """Return whether a tensor lies at or below ``node``.
+
+    ``barren`` takes the nodes below which there is none: a file may let a thousand of its members
+    share one large list, which is searched once then.
+    """
+    work: list[Any] = [node]
+    met: set[int] = set()
+    while work and len(met) < SEARCH_NODES:
+        found = unwrap(work.pop())
+        if isinstance(found, TensorRef):
+            return True
+        if not isinstance(found, _INNER) or id(found) in met or id(found) in barren:
+            continue
+        met.add(id(found))
+        room = max(SEARCH_NODES - len(work), 0)
+        work.extend(child for _, child in islice(_searched_children(found), room))
+    barren |= met
+    return False
 
 
 _INNER = (Pairs, Instance, SetNode, list, tuple)

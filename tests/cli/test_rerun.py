@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -139,6 +140,8 @@ def test_progress_says_how_long_the_rest_will_take(
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)
+    eager = functools.partial(progress.tqdm, mininterval=0)  # the trials may be over in no time
+    monkeypatch.setattr(progress, "tqdm", eager)
     arms = ["--arm", "optimizer-reset", "--steps", "2", "--seeds", "2"]
     words = [one for one in asked if one != "--earlier" and not one.endswith("step_40.pth")]
     assert cli.run([*words, *arms, "--engine", engine]) == 3

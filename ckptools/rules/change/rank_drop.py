@@ -43,9 +43,9 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         rate drove everything into few directions, or the values were overwritten.
 
     False alarms
-        Not yet counted by the zoo; hint. None over 595 healthy pairs of epochs of 18 small models,
-        where the largest fall was .19. Matrices that grow out of a small initialisation fell by up
-        to .53 while their norms grew by 40 % and more: they are left out.
+        Measured: 0 of 595 healthy pairs of epochs of 18 small models (below 0.50 % with 95 %
+        confidence), where the largest fall was .19. Matrices that grow out of a small
+        initialisation fell by up to .53 while their norms grew by 40 % and more: they are left out.
 
     What to do
         Follow the matrix over the series (ckptools timeline), and look at the learning rate.

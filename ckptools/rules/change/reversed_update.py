@@ -39,9 +39,9 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
         the learning rate is far too large.
 
     False alarms
-        Not yet counted by the zoo; hint. None over 500 triples of successive healthy epochs of 18
-        small models; the lowest cosine of any matrix was -.77 (a GAN; -.58 elsewhere). It is taken
-        over at most 4,096 elements of each matrix.
+        Measured: 0 of 500 triples of successive healthy epochs of 18 small models (below 0.60 %
+        with 95 % confidence); the lowest cosine of any matrix was -.77 (a GAN; -.58 elsewhere).
+        It is taken over at most 4,096 elements of each matrix.
 
     What to do
         Look at the checkpoint before: if what it moved was damage, this one is the sound one.
