@@ -34,14 +34,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from ckptools import layouts
 from ckptools.rerun.arms import Sources
 from ckptools.rerun.blame import CLIP, MARGIN, Dynamics
+from ckptools.rerun.case import Case
 from ckptools.rerun.dynamics import SEEDS, STEPS
+from ckptools.rerun.ladder import climb
 from ckptools.rerun.loading import read_weights
 from ckptools.rerun.statistics import ALPHA, follow
 from ckptools.rerun.stopping import Stop
 from ckptools.rerun.task import HeldTask
 from ckptools.rerun.trainings import Place, Trainings
 from ckptools.rerun.trials import Experiment, TrialSpec
-from ckptools.rerun.verdict import Ladder
 from ckptools.types.verdict import Trial, Verdict
 
 TERMS = ("cls", "pts", "dir")
@@ -309,14 +310,13 @@ KINDS = (
 )
 
 
-def climbed(design: Design, change: Change) -> tuple[Ladder, Verdict, str]:
+def climbed(design: Design, change: Change) -> tuple[Case, Verdict, str]:
     """Return one climb, its verdict, and what was changed."""
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
         task, (earlier, later), target = run_of(design, Path(folder), change)
         experiment = Experiment(task.spec, str(later), str(earlier))
-        opened = layouts.open(later)
-        ladder = Ladder(task, opened, Place(experiment), layouts.open(earlier))
-        return ladder, ladder.climb(), target
+        case = Case(task, layouts.open(later), Place(experiment), layouts.open(earlier))
+        return case, climb(case), target
 
 
 def _memory() -> str | None:
@@ -328,23 +328,23 @@ def most(count: int) -> float:
     return ALPHA + 3.0 * math.sqrt(ALPHA * (1.0 - ALPHA) / count)
 
 
-def simulated(kind: Kind, count: int, seed: int) -> Iterator[tuple[Ladder, Verdict, bool]]:
+def simulated(kind: Kind, count: int, seed: int) -> Iterator[tuple[Case, Verdict, bool]]:
     """Yield climbs of so many designs, and whether each counts."""
     rng = np.random.default_rng([seed, *kind.name.encode()])
     for _ in range(count):
-        ladder, verdict, target = climbed(drawn(rng), kind.change)
-        yield ladder, verdict, kind.counts(verdict, target)
+        case, verdict, target = climbed(drawn(rng), kind.change)
+        yield case, verdict, kind.counts(verdict, target)
 
 
 def row(kind: Kind, count: int, seed: int) -> dict[str, Any]:
     """Return the figures of a kind."""
-    counted, causes, steps, rungs = 0, Counter[str](), [], Counter[str]()
-    for ladder, verdict, counts in simulated(kind, count, seed):
+    counted, causes, steps = 0, Counter[str](), []
+    for case, verdict, counts in simulated(kind, count, seed):
         counted += counts
         causes[f"{verdict.decision}: {verdict.cause}"] += 1
-        rungs[ladder.rungs[-1].name] += 1
-        if ladder.rungs[-1].name == "dynamics":
-            steps.append(ladder.rungs[-1].evidence.get("trained_steps", 0))
+        last = case.rungs[-1]
+        if last.name == "dynamics":
+            steps.append(last.evidence.get("trained_steps", 0))
     return {
         "designs": kind.name,
         "count": count,

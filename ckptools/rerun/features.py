@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ckptools.rerun.case import Case
 from ckptools.rerun.evaluate import seeded
 from ckptools.rerun.knockout import batch_size
 from ckptools.rerun.loading import put
 from ckptools.rerun.measuring import Measuring, terms_of
-from ckptools.types.verdict import Rung
+from ckptools.types.verdict import Rung, Verdict
 from ckptools.types.wording import say
 
 #: tokens so alike are one token (healthy scene tokens stay well below)
@@ -187,6 +188,16 @@ def probe(output: Tensor, labels: Tensor) -> float | None:
     return float(1.0 - missed / spread) if spread > 0 else None
 
 
+def compared(case: Case) -> tuple[Rung, Verdict | None]:
+    """Ask whether the outputs of some module have collapsed."""
+    units = list(case.modules)
+    held, labels = outputs(case.measuring, case.bad, units)
+    past: dict[str, Tensor] = {}
+    if case.earlier:
+        past, _ = outputs(case.measuring, case.good, units)
+    return feature_rung(features(held, labels, past), features(past, labels, {})), None
+
+
 def features(
     held: Mapping[str, Tensor], labels: Tensor | None, earlier: Mapping[str, Tensor]
 ) -> dict[str, Features]:
@@ -207,9 +218,7 @@ def features(
     return found
 
 
-def feature_rung(
-    found: Mapping[str, Features], before: Mapping[str, Features], *, alone: bool = False
-) -> Rung:
+def feature_rung(found: Mapping[str, Features], before: Mapping[str, Features]) -> Rung:
     """Return the rung: modules whose outputs have collapsed since the earlier checkpoint."""
     fallen = [name for name, one in found.items() if _fallen(one, before.get(name))]
     likest = [one.likeness for one in found.values() if one.likeness is not None]
@@ -227,7 +236,7 @@ def feature_rung(
     return Rung(
         "features",
         False,
-        1.0 - min(likest) if likest and not alone else None,
+        1.0 - min(likest) if likest else None,
         message=message,
         evidence={
             "modules": {name: asdict(one) for name, one in found.items()},

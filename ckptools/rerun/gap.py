@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from ckptools.rerun.case import Case, Gap
 from ckptools.rerun.evaluate import excess
 from ckptools.rerun.measuring import Terms, log_ratio
 from ckptools.rerun.statistics import ALPHA, compare
-from ckptools.types.verdict import Rung
+from ckptools.types.verdict import Rung, Verdict
 from ckptools.types.wording import Wording, say
 
 #: a healthy run does not lose a tenth of its loss between two checkpoints
@@ -17,19 +17,15 @@ LIMIT = 0.1
 TERM_LIMIT = math.log(2.5)
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Where the checkpoint is worse.
-
-    Attributes
-    ----------
-    term: the loss term that shows it; None for the validation loss itself.
-    value, reference: of the checkpoint and of the earlier one.
-    """
-
-    term: str | None
-    value: float
-    reference: float
+def weighed(case: Case) -> tuple[Rung, Verdict | None]:
+    """Ask whether the checkpoint is worse before any step of training."""
+    measuring = case.measuring
+    case.bad_values = measuring.values(case.bad)
+    case.good_terms, case.bad_terms = measuring.terms(case.good), measuring.terms(case.bad)
+    losses = case.bad_values["loss"], case.good_values["loss"]
+    rung, case.gap = gap(*losses, case.bad_terms, case.good_terms)
+    case.unexplained = case.gap is not None
+    return rung, None
 
 
 def gap(loss: float, earlier: float, terms: Terms, before: Terms) -> tuple[Rung, Gap | None]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ckptools.errors import TaskError
+from ckptools.rerun import restore
+from ckptools.rerun.case import Case
 from ckptools.rerun.evaluate import seeded
 from ckptools.rerun.loading import put
 from ckptools.rerun.measuring import Measuring, log_ratio
 from ckptools.rerun.task import breaks_down
-from ckptools.types.verdict import Rung
+from ckptools.types.verdict import Rung, Verdict
 from ckptools.types.wording import say
 
 #: damaged weights that trained on gave up to 5.9 times the healthy norm, those that broke much more
@@ -72,6 +74,16 @@ class GradientTable:
 def _layer(term: str) -> int | None:
     last = term.rpartition(".")[2]
     return int(last) if "." in term and last.isdecimal() else None
+
+
+def looked_at(case: Case) -> tuple[Rung, Verdict | None]:
+    """Ask which term makes one batch's gradient what it is, and whether it is out of hand."""
+    table = gradient_table(case.measuring, case.bad, case.units)
+    earlier = None if case.earlier is None else gradient_norm(case.measuring, case.good)
+    rung, wild = gradient_rung(table, earlier)
+    if wild and earlier is not None and math.isfinite(earlier):
+        return _scanned(case, rung, table, earlier)
+    return rung, None
 
 
 def gradient_table(
@@ -212,3 +224,47 @@ def gradient_rung(table: GradientTable, earlier: float | None) -> tuple[Rung, bo
     }
     rung = Rung("gradient-table", False, effect, limit=LIMIT, message=message, evidence=evidence)
     return rung, wild
+
+
+def _scanned(
+    case: Case, rung: Rung, table: GradientTable, earlier: float
+) -> tuple[Rung, Verdict | None]:
+    """Search for the module that makes the gradient wild, as the restore scan does."""
+    scan = restore.scan(
+        lambda weights: gradient_norm(case.measuring, weights),
+        case.bad,
+        case.good,
+        case.modules,
+        bad_loss=table.total,
+        good_loss=earlier,
+        least_harm=math.exp(2.0),
+    )
+    evidence = rung.evidence | {"winner": list(scan.winner), "harm": scan.harm}
+    broken = not math.isfinite(table.total)
+    where = scan.single
+    if not broken:  # a norm that is large but finite has harmless reasons, too
+        rung = replace(rung, evidence=evidence)
+        if where is None or not case.unexplained:
+            return rung, None
+        message = say(
+            "{modules} make one batch's gradient {times:.0f} times as large, in both "
+            "directions, and a loss term has grown beside it",
+            modules=where,
+            times=table.total / earlier,
+        )
+        rung = replace(rung, answered=True, message=message)
+        return rung, Verdict("supported", "weights", message, where, "module")
+    if where:
+        message = say(
+            "one batch's gradient is no finite number, and with {module} from the earlier "
+            "checkpoint it is: the first step of training would break on it",
+            module=where,
+        )
+    else:
+        message = say(
+            "one batch's gradient is no finite number, the earlier checkpoint's is: the first "
+            "step of training would break on these weights"
+        )
+    scope = "module" if where else "global"
+    rung = replace(rung, answered=True, message=message, evidence=evidence)
+    return rung, Verdict("supported", "weights", message, where, scope)

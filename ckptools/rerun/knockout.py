@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ckptools.rerun.case import Case
 from ckptools.rerun.evaluate import seeded
 from ckptools.rerun.loading import model_state, put
 from ckptools.rerun.measuring import Measuring, Terms, log_ratio, terms_of
-from ckptools.types.verdict import Rung
+from ckptools.types.verdict import Rung, Verdict
 from ckptools.types.wording import say
 
 #: a knock-out that costs less than this part of the loss (log ratio) shows a part that is idle
@@ -27,6 +28,16 @@ IDLE = 0.01
 #: and one that cost so much in the earlier checkpoint shows that it was not always
 LIMIT = 0.1
 _POSITIONS = re.compile(r"(^|[._])(pos|position|positional)([._]|$|s$)|pos_?embed", re.IGNORECASE)
+
+
+def shuffled(case: Case) -> tuple[Rung, Verdict | None]:
+    """Ask which parts carry something, and of those that do not, whether they did before."""
+    now = knock_outs(case.measuring, case.bad, list(case.modules))
+    if case.earlier is None:
+        return knock_out_rung(now, None), None
+    idle = idle_parts(now)  # what else carried something before is of no interest
+    before = knock_outs(case.measuring, case.good, idle) if idle else {}
+    return knock_out_rung(now, before), None
 
 
 def knock_outs(

@@ -219,12 +219,13 @@ def rerun(
     import torch  # the other commands do without
 
     from ckptools.rerun import machine
+    from ckptools.rerun.case import Case
     from ckptools.rerun.engines import engine as engine_of
+    from ckptools.rerun.ladder import climb
     from ckptools.rerun.task import load_task
     from ckptools.rerun.trainings import Place
     from ckptools.rerun.trials import Experiment as Trained
     from ckptools.rerun.trials import default_store
-    from ckptools.rerun.verdict import Ladder
     from ckptools.workflows.arms import check, compare_arms
 
     start = time.perf_counter()
@@ -246,16 +247,9 @@ def rerun(
     held = load_task(task, settings, machine.Machine(device, autocast))
     store = default_store() if trials is None else Path(trials)
     with machine.threads(trained.threads), chosen(workers) if chosen else nullcontext() as run:
-        ladder = Ladder(
-            held,
-            opened,
-            Place(trained, run, store, progress),
-            before,
-            lenient=lenient,
-            suspects=suspects,
-            all_rungs=all_rungs,
-        )
-        verdict, comparison = ladder.climb(), None
+        place = Place(trained, run, store, progress)
+        case = Case(held, opened, place, before, lenient=lenient, suspects=suspects)
+        verdict, comparison = climb(case, all_rungs=all_rungs), None
         if design is not None:
             comparison = compare_arms(
                 replace(trained, threads=threads or 1),
@@ -266,16 +260,16 @@ def rerun(
                 progress=progress,
             )
     experiment = Experiment(
-        opened.path, before.path if before else None, task, verdict, tuple(ladder.rungs)
+        opened.path, before.path if before else None, task, verdict, tuple(case.rungs)
     )
     return Rerun(
         opened.path,
         before.path if before else None,
         task,
         verdict,
-        tuple(ladder.rungs),
-        (*ladder.arms, *(comparison.arms if comparison else ())),
-        (*opened.not_judged, *ladder.not_judged),
+        tuple(case.rungs),
+        (*case.dynamics.arms.values(), *(comparison.arms if comparison else ())),
+        (*opened.not_judged, *case.not_judged),
         time.perf_counter() - start,
         comparison,
         judge(Evidence(checkpoint=opened, experiment=experiment), select=["EXP"]),
