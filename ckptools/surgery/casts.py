@@ -20,6 +20,7 @@ from ckptools.surgery.torch_writer import CLASSES, UNTYPED, nodes, raw
 from ckptools.types.tensor import ITEMSIZE, Storage, TensorRef
 from ckptools.types.tree import Global, Instance, Persistent, unwrap
 
+_FROM_TYPE = "_rebuild_from_type_v2"
 _PLAIN_CALLS = ("_rebuild_tensor_v2", "_rebuild_tensor_v3")
 
 
@@ -60,22 +61,29 @@ def rebuilt(root: Any, casts: Mapping[Storage, str]) -> Iterator[tuple[Instance,
     """
     for node in nodes(root):
         ref = node.value if isinstance(node, Instance) else None
-        first = node.args[0] if isinstance(ref, TensorRef) and _arguments(node) else None
-        if not isinstance(ref, TensorRef) or not isinstance(first, Persistent):
+        if not isinstance(ref, TensorRef) or ref.storage is None or _wraps(node):
             continue
-        dtype = casts.get(ref.storage) if ref.storage is not None else None
+        dtype = casts.get(ref.storage)
         if dtype is not None:
-            yield node, _call(node, first, ref, dtype)
+            yield node, _call(node, ref, dtype)
 
 
-def _arguments(node: Any) -> bool:
-    return isinstance(node.args, tuple) and bool(node.args)
+def _wraps(node: Instance) -> bool:
+    """Return whether a call wraps a tensor that another one makes (``Parameter``)."""
+    first = node.args[0] if isinstance(node.args, tuple) and node.args else None
+    return isinstance(first, Instance) and isinstance(first.value, TensorRef)
 
 
-def _call(node: Instance, first: Persistent, ref: TensorRef, dtype: str) -> Instance:
+def _call(node: Instance, ref: TensorRef, dtype: str) -> Instance:
     """Return the call that makes the same view of the converted storage."""
     name = node.constructor.name if isinstance(node.constructor, Global) else ""
-    if name not in _PLAIN_CALLS:
+    args = node.args if isinstance(node.args, tuple) else ()
+    if name == _FROM_TYPE and len(args) > 2:  # a tensor with attributes, or of a subclass
+        inner = _call(Instance(args[0], args[2]), ref, dtype)
+        args = (inner.constructor, args[1], inner.args, *args[3:])
+        return replace(node, args=args, value=replace(ref, dtype=dtype))
+    first = args[0] if args else None
+    if name not in _PLAIN_CALLS or not isinstance(first, Persistent):
         raise OperationError(f"a tensor made by {name or 'an unknown call'} cannot be cast")
     assert ref.storage is not None
     plain = dtype in CLASSES

@@ -7,9 +7,10 @@ from typing import Any
 
 from ckptools.layouts.run_state import NESTED
 from ckptools.layouts.scalars import number
+from ckptools.sources.memory import MemorySource
 from ckptools.surgery import places, values
 from ckptools.surgery.edits import Edits
-from ckptools.types.tensor import TensorRef
+from ckptools.types.tensor import FLOATING, TensorRef
 from ckptools.types.tree import entries, unwrap
 
 
@@ -36,12 +37,18 @@ def put(edits: Edits, mapping: Any, key: str, value: float) -> str:
     node = places.child(edits.current(mapping), key)
     old = unwrap(node)
     before = number(node)
-    if isinstance(old, TensorRef):
+    if isinstance(old, TensorRef) and not in_pickle(old):
         edits.replace_values(old, values.constant(old, value))
         return f"{_short(before)} → {_short(value)}"
-    new: float = int(value) if isinstance(old, int) and float(value).is_integer() else float(value)
+    counts = old.dtype not in FLOATING if isinstance(old, TensorRef) else isinstance(old, int)
+    new: float = int(value) if counts and float(value).is_integer() else float(value)
     edits.set_item(mapping, key, new)
     return f"{_short(before)} → {_short(new)}"
+
+
+def in_pickle(ref: TensorRef) -> bool:
+    """Return whether a tensor is an array of numpy's that lies in the pickle, in no record."""
+    return ref.storage is not None and isinstance(ref.storage.source, MemorySource)
 
 
 def _short(value: float | None) -> str:

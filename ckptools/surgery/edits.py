@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ckptools.errors import OperationError
 from ckptools.surgery.values import Make
 from ckptools.types.plan import TensorChange
 from ckptools.types.tensor import Storage, TensorRef
@@ -27,6 +28,7 @@ class Edits:
     nodes: replacements in the tree, by ``id`` of the old node; the old ones are kept alive.
     texts: new values of top-level keys, by the name of a JSON file in the checkpoint's folder.
     casts: new dtypes of whole storages, with the old dtype: (old, new).
+    left_out: names of weight sets that go as a whole.
     rebuild: the file is built anew even where only values change (it was cut off).
     changes: one line per tensor or setting.
     notes: sentences for the receipt.
@@ -36,13 +38,19 @@ class Edits:
     nodes: dict[int, Any] = field(default_factory=dict)
     texts: dict[str, dict[str, Any]] = field(default_factory=dict)
     casts: dict[Storage, tuple[str, str]] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
     rebuild: bool = False
     changes: list[TensorChange] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _kept: list[Any] = field(default_factory=list)
 
-    def replace_values(self, ref: TensorRef, make: Make) -> None:
-        """Give a tensor new values of its own shape; ``make`` gives the same ones each time."""
+    def replace_values(self, ref: TensorRef, make: Make, name: str | None = None) -> None:
+        """Give a tensor new values of its own shape; ``make`` gives the same ones each time.
+
+        Raises OperationError where it has no values that could be written (sparse, meta).
+        """
+        if ref.storage is None or ref.unreadable is not None:
+            raise OperationError(f"its values cannot be written: {ref.unreadable}", where=name)
         self.values[view(ref)] = make
 
     @property

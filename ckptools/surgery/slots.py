@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
+from ckptools.sources.memory import MemorySource
 from ckptools.surgery import places, values
-from ckptools.surgery.edits import Edits
+from ckptools.surgery.edits import Edits, view
+from ckptools.surgery.overlay import encoded
 from ckptools.types.checkpoint import Checkpoint, OptimizerState, ParameterState
-from ckptools.types.tensor import TensorRef
+from ckptools.types.tensor import FLOATING, Storage, TensorRef
 from ckptools.types.tree import Pairs, entries, unwrap
 
 #: entries of a state that count the parameter's own steps
@@ -34,12 +37,17 @@ def zero(
     an optimizer does not start with zeros (Rprop's step sizes, NAdam's product) is taken out of
     the file, so that the optimizer makes it anew.
     """
-    if not _FROM_ZERO.issuperset(state.slots) or state.scalars:
+    if not _from_zero(state):
         return remove(checkpoint, edits, optimizer, state)
     for ref in state.slots.values():
         edits.replace_values(ref, values.constant(ref, 0.0))
     done = dict.fromkeys(state.slots, "zero")
     return done | set_step(checkpoint, edits, optimizer, state, 0)
+
+
+def _from_zero(state: ParameterState) -> bool:
+    """Return whether a state of zeros is one that the optimizer itself would start with."""
+    return _FROM_ZERO.issuperset(state.slots) and not state.scalars
 
 
 def remove(
@@ -59,20 +67,56 @@ def set_step(
     optimizer: OptimizerState,
     state: ParameterState,
     step: float,
+    *,
+    alone: bool = True,
 ) -> dict[str, str]:
-    """Give a parameter's own step counter a value, wherever the file keeps it."""
-    node = places.state_node(places.optimizer_node(checkpoint, optimizer), state)
+    """Give a parameter's own step counter a value, wherever the file keeps it.
+
+    A counter that several parameters share (FSDP's full states) becomes the parameter's own, so
+    that the others count on; without ``alone`` it is set for all of them.
+    """
+    root = places.optimizer_node(checkpoint, optimizer)
+    node = places.state_node(root, state)
     done: dict[str, str] = {}
     for key, value in entries(node) or []:
         if key not in STEPS:
             continue
         counter = unwrap(value)
-        if isinstance(counter, TensorRef):
-            edits.replace_values(counter, values.constant(counter, step))
-        else:
+        if not isinstance(counter, TensorRef):
             edits.set_item(node, key, type(counter)(step) if counter is not None else int(step))
+        elif alone and _Shared.of(root)[view(counter)] > 1:
+            edits.set_item(node, key, _own(counter, step))
+        else:
+            edits.replace_values(counter, values.constant(counter, step))
         done[key] = "zero" if step == 0 else f"{step:g}"
     return done
+
+
+class _Shared:
+    """How many states of one optimizer view each counter, found once for all parameters."""
+
+    last: tuple[object, Counter[TensorRef]] = (None, Counter())
+
+    @classmethod
+    def of(cls, optimizer: object) -> Counter[TensorRef]:
+        """Return the number of users of each counter; the last answer is remembered."""
+        if cls.last[0] is not optimizer:
+            states = entries(places.child(optimizer, "state")) or []
+            held = (pair for _, state in states for pair in entries(state) or [])
+            found = (unwrap(value) for key, value in held if key in STEPS)
+            views = Counter(view(ref) for ref in found if isinstance(ref, TensorRef))
+            cls.last = (optimizer, views)
+        return cls.last[1]
+
+
+def _own(counter: TensorRef, step: float) -> TensorRef:
+    """Return a counter like ``counter`` with memory of its own."""
+    assert counter.storage is not None
+    order = counter.storage.byteorder
+    chunks = encoded(counter, values.constant(counter, step), order)
+    data = b"".join(chunk.tobytes() for chunk in chunks)
+    storage = Storage("step", MemorySource("a counter", data), 0, len(data), len(data), order)
+    return TensorRef(counter.dtype, counter.shape, counter.strides, 0, storage)
 
 
 def create(
@@ -127,8 +171,19 @@ def copy(
     return done
 
 
-def warm(edits: Edits, state: ParameterState, others: list[ParameterState]) -> dict[str, str]:
-    """Fill the second moments with the mean of others' and everything else with zeros."""
+def warm(
+    checkpoint: Checkpoint,
+    edits: Edits,
+    optimizer: OptimizerState,
+    state: ParameterState,
+    others: list[ParameterState],
+) -> dict[str, str]:
+    """Fill the second moments with the mean of others' and everything else with zeros.
+
+    The step becomes theirs.  What :func:`zero` takes out of the file is taken out here, too.
+    """
+    if not _from_zero(state):
+        return remove(checkpoint, edits, optimizer, state)
     done: dict[str, str] = {}
     for name, ref in state.slots.items():
         given = [other.slots[name] for other in others if name in other.slots]
@@ -137,6 +192,36 @@ def warm(edits: Edits, state: ParameterState, others: list[ParameterState]) -> d
                 ref, values.constant(ref, float(np.mean([usual(one) for one in given])))
             )
             done[name] = "mean of its siblings" if state not in others else "mean"
+        else:
+            edits.replace_values(ref, values.constant(ref, 0.0))
+            done[name] = "zero"
+    steps = [other.step for other in others if other.step is not None]
+    if steps:
+        done |= set_step(checkpoint, edits, optimizer, state, max(steps))
+    return done
+
+
+def mix(
+    checkpoint: Checkpoint,
+    edits: Edits,
+    to: tuple[OptimizerState, ParameterState],
+    other: ParameterState,
+    shares: tuple[float, float],
+) -> dict[str, str]:
+    """Mix the slots that both have, each times its share; others become zero, and steps stay.
+
+    Numbers that stand for others (eight-bit states) have no mean: such a state starts anew.
+    """
+    optimizer, state = to
+    if not FLOATING.issuperset(ref.dtype for ref in state.slots.values()):
+        return zero(checkpoint, edits, optimizer, state)
+    done = {}
+    for name, ref in state.slots.items():
+        given = other.slots.get(name)
+        if given is not None and given.shape == ref.shape:
+            own, theirs = shares
+            edits.replace_values(ref, values.mixed(values.of(ref), own, values.of(given), theirs))
+            done[name] = "blend"
         else:
             edits.replace_values(ref, values.constant(ref, 0.0))
             done[name] = "zero"

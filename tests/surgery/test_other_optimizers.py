@@ -65,7 +65,8 @@ def test_the_result_loads_into_every_optimizer(
         step(model, trained)
         saved = {"epoch": 1, "model": model.state_dict(), "optimizer": trained.state_dict()}
         torch.save(saved, tmp_path / f"{name}.pth", _use_new_zipfile_serialization=new)
-    for operation, options, blocks in OPERATIONS:
+    remembers = any(trained.state_dict()["state"].values())
+    for operation, options, blocks in OPERATIONS if remembers else OPERATIONS[:-1]:
         filled = {
             key: str(tmp_path / "earlier.pth") if value == "EARLIER" else value
             for key, value in options.items()

@@ -220,7 +220,7 @@ def _steps(checkpoint: Checkpoint, edits: Edits, step: int) -> None:
         counted = [
             state
             for state in optimizer.states
-            if slots.set_step(checkpoint, edits, optimizer, state, step)
+            if slots.set_step(checkpoint, edits, optimizer, state, step, alone=False)
         ]
         if counted:
             words = say("{step} for {number} parameters", step=step, number=len(counted))

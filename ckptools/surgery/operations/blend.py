@@ -71,13 +71,13 @@ def blend(
     edits = Edits(notes=standing_notes(states.values()))
     for tensor in tensors:
         words, make = fill(tensor)
-        edits.replace_values(
-            tensor.ref, values.mixed(values.of(tensor.ref), own_share, make, amount)
-        )
+        mixed = values.mixed(values.of(tensor.ref), own_share, make, amount)
+        edits.replace_values(tensor.ref, mixed, tensor.name)
         done = None
         if tensor.name in states and tensor.name in theirs:
             other = theirs[tensor.name][1]
-            done = _mixed_slots(edits, states[tensor.name][1], other, own_share, amount)
+            shares = own_share, amount
+            done = slots.mix(checkpoint, edits, states[tensor.name], other, shares)
         elif tensor.name in states:
             done = slots.zero(checkpoint, edits, *states[tensor.name])
         detail = f"{own_share:g} own + {amount:g} {words}"
@@ -90,19 +90,3 @@ def _theirs(path: str | None, set: str | None) -> dict[str, tuple[OptimizerState
         return {}
     donor = open_checkpoint(path)
     return states_of(donor, weight_set(donor, set))
-
-
-def _mixed_slots(
-    edits: Edits, state: ParameterState, other: ParameterState, own: float, amount: float
-) -> dict[str, str]:
-    """Mix the slots that both have, others become zero; steps stay."""
-    done = {}
-    for name, ref in state.slots.items():
-        given = other.slots.get(name)
-        if given is not None and given.shape == ref.shape:
-            edits.replace_values(ref, values.mixed(values.of(ref), own, values.of(given), amount))
-            done[name] = "blend"
-        else:
-            edits.replace_values(ref, values.constant(ref, 0.0))
-            done[name] = "zero"
-    return done

@@ -54,7 +54,7 @@ def rescale(
     edits = Edits(notes=standing_notes(states.values()))
     for tensor in tensors:
         by = factor if factor is not None else _to_siblings(tensor, everything)
-        edits.replace_values(tensor.ref, values.scaled(values.of(tensor.ref), by))
+        edits.replace_values(tensor.ref, values.scaled(values.of(tensor.ref), by), tensor.name)
         own = states.get(tensor.name)
         done = slots.zero(checkpoint, edits, *own) if own else None
         edits.changes.append(TensorChange(tensor.name, "rescale", f"× {by:.6g}", slots=done))

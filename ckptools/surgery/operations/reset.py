@@ -66,7 +66,7 @@ def reset(
         words, make = fill(tensor)
         if match_scale:
             words, make = fresh_values.like_siblings(tensor, everything, (words, make))
-        edits.replace_values(tensor.ref, make)
+        edits.replace_values(tensor.ref, make, tensor.name)
         done = None
         if tensor.name in states and optimizer == "warm":
             done = _warm(checkpoint, edits, tensor, everything, states)
@@ -106,8 +106,4 @@ def _warm(
     optimizer, state = states[tensor.name]
     named = [other.name for other in fresh_values.siblings(tensor, tensors)]
     others = [states[name][1] for name in named if name in states] or [state]
-    done = slots.warm(edits, state, others)
-    steps = [other.step for other in others if other.step is not None]
-    if steps:
-        done |= slots.set_step(checkpoint, edits, optimizer, state, max(steps))
-    return done
+    return slots.warm(checkpoint, edits, optimizer, state, others)

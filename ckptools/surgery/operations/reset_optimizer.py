@@ -46,17 +46,8 @@ def reset_optimizer(
     """
     if not checkpoint.optimizers:
         raise OperationError("holds no optimizer", where=checkpoint.path)
-    if not module and moments == "all":
-        return _emptied(checkpoint, set)
-    edits = Edits()
-    found = list(_wanted(checkpoint, module, set))
-    if module:
-        edits.notes += standing_notes(found)
-    for optimizer, state in found:
-        done = _forget(checkpoint, edits, optimizer, state, moments)
-        if done:
-            name = state.name or f"{optimizer.key}.state.{state.id}"
-            edits.changes.append(TensorChange(name, "reset", slots=done))
+    whole = not module and moments == "all"
+    edits = _emptied(checkpoint, set) if whole else _forgotten(checkpoint, module, set, moments)
     if not edits.changes:
         raise OperationError(
             "the optimizer remembers nothing of the kind",
@@ -72,13 +63,31 @@ def _emptied(checkpoint: Checkpoint, set: str | None) -> Edits:
     for optimizer in checkpoint.optimizers:
         if set is not None and optimizer.set != set:
             continue
+        count = sum(state.has_state for state in optimizer.states)
+        if not count:
+            continue
         node = places.optimizer_node(checkpoint, optimizer)
         edits.replace_node(places.child(node, "state"), Pairs())
-        count = sum(state.has_state for state in optimizer.states)
         where = f"{optimizer.key}.state"
         edits.changes.append(
             TensorChange(where, "drop", say("state of {count} parameters", count=count))
         )
+    return edits
+
+
+def _forgotten(
+    checkpoint: Checkpoint, module: tuple[str, ...], set: str | None, moments: str
+) -> Edits:
+    """Forget some moments, or those of some modules."""
+    edits = Edits()
+    found = list(_wanted(checkpoint, module, set))
+    if module:
+        edits.notes += standing_notes(found)
+    for optimizer, state in found:
+        done = _forget(checkpoint, edits, optimizer, state, moments)
+        if done:
+            name = state.name or f"{optimizer.key}.state.{state.id}"
+            edits.changes.append(TensorChange(name, "reset", slots=done))
     return edits
 
 

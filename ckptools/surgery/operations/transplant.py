@@ -61,7 +61,7 @@ def transplant(
             )
         )
     for tensor in tensors:
-        edits.replace_values(tensor.ref, values.of(given[tensor.name].ref))
+        edits.replace_values(tensor.ref, values.of(given[tensor.name].ref), tensor.name)
         done = None
         if tensor.name in own and tensor.name in theirs:
             here, there = own[tensor.name], theirs[tensor.name]
