@@ -57,6 +57,13 @@ def refuse_existing(target: Target) -> None:
         )
 
 
+def _require_file(target: Target) -> None:
+    """Raise WouldOverwrite where something stands that is no regular file: no ``force`` helps."""
+    if target.real.exists() and not target.real.is_file():
+        kind = "a folder" if target.real.is_dir() else "no regular file"
+        raise WouldOverwrite(f"is {kind}", where=str(target.path), next="name a new file with -o")
+
+
 def _refuse_arrived(target: Target) -> None:
     """Raise WouldOverwrite when the target exists by now."""
     if not target.force and os.path.lexists(target.path):
@@ -109,6 +116,7 @@ def new_file(
     ------
     WouldOverwrite, NoSpace, WriteError; the target is untouched then.
     """
+    _require_file(target)
     refuse_existing(target)
     real = target.real
     clear_leftovers(real)

@@ -106,6 +106,12 @@ def rms(parts: Iterable[Array]) -> float:
     return math.sqrt(total / count) if count else math.nan
 
 
+def largest(part: Array) -> float:
+    """Return the largest finite absolute value, 0 without any."""
+    plain = np.abs(part.astype(np.float64))
+    return float(plain[np.isfinite(plain)].max(initial=0.0))
+
+
 def _float64(part: Array) -> Array:
     return (np.abs(part) if part.dtype.kind == "c" else part).astype(np.float64)
 

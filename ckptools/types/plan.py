@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +52,7 @@ class Receipt:
     verified: before the output got its name it was opened again and read back, all of it or, where
         ``sha256`` is None, its structure and everything that is new in it.
     undo: path of the patch that gives the source back, where there is one.
+    unneeded: the output was there already, and nothing was written.
     not_carried: parts of the input that the output cannot hold.
     """
 
@@ -66,6 +68,7 @@ class Receipt:
     findings: tuple[Finding, ...] = ()
     not_judged: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+    unneeded: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -109,11 +112,13 @@ class Receipt:
             blocks.append(_table(self.changes))
         blocks += [Paragraph(note) for note in self.notes]
         if self.undo:
-            blocks.append(Paragraph(say("undo with: ckptools undo {path}", path=self.undo)))
+            blocks.append(Paragraph(say("undo with: {command}", command=_undo(self.undo))))
         return blocks
 
     def _done(self, path: str) -> str:
         """Return what was done, or would be."""
+        if self.unneeded:
+            return say("{operation}: {path} is there", operation=self.operation, path=path)
         if self.dry_run:
             return say("{operation}: would write {path}", operation=self.operation, path=path)
         if "outline_sha256" in self.output and self.operation != "undo":  # that reads everything
@@ -128,6 +133,12 @@ class Receipt:
         source = (say("source"), str(self.source["path"]))
         kept = (say("untouched"), count(self.untouched, "tensor"))
         return (source, kept) if self.changes or self.untouched else (source,)
+
+
+def _undo(path: str) -> str:
+    """Return the command of the way back, ready to be pasted into a shell."""
+    safe = f"./{path}" if path.startswith("-") else path  # no option
+    return shlex.join(("ckptools", "undo", safe))
 
 
 def _table(changes: tuple[TensorChange, ...]) -> Table:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from ckptools.errors import OperationError
+from ckptools.errors import OperationError, WouldOverwrite
+from ckptools.report import render
 from ckptools.workflows.operate import operate, undo
 from tests.builders.training_files import Tiny, load, train
 
@@ -167,3 +170,39 @@ def test_an_optimizer_that_remembers_nothing_is_not_emptied(tmp_path: Path) -> N
     torch.save(held, tmp_path / "sgd.pth")
     with pytest.raises(OperationError, match="remembers nothing"):
         operate("reset-optimizer", tmp_path / "sgd.pth")
+
+
+# -- files and folders -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_no_regular_file_is_never_replaced(force: bool, tmp_path: Path) -> None:
+    torch.save(Tiny().state_dict(), tmp_path / "a.pth")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for name, words in (("pipe", "no regular file"), ("folder", "is a folder")):
+        with pytest.raises(WouldOverwrite, match=words):
+            target = tmp_path / name
+            operate("rescale", tmp_path / "a.pth", target, module="head", factor=2.0, force=force)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_the_way_back_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("my run.pth", "-dash.pth"):
+        torch.save(Tiny().state_dict(), name)
+        receipt = operate("rescale", f"./{name}", module="head", factor=2.0)
+        (line,) = (one for one in render(receipt, "table").splitlines() if "undo with" in one)
+        command = shlex.split(line.partition(": ")[2])
+        assert command[:2] == ["ckptools", "undo"]
+        assert Path(command[2]).is_file()
+        assert not command[2].startswith("-")
+
+
+def test_a_factor_that_makes_infinities_is_refused(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.full((2, 2), 300.0).half()}, tmp_path / "a.pth")
+    with pytest.raises(OperationError, match=r"a\.weight: values up to 300 times 1000"):
+        operate("rescale", tmp_path / "a.pth", module="a", factor=1000.0)
+    operate("rescale", tmp_path / "a.pth", module="a", factor=-200.0)

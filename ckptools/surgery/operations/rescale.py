@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from ckptools.errors import InvalidParameter, OperationError
+from ckptools.sources.arrays import NUMPY_TYPES
 from ckptools.surgery import fresh_values, slots, values
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.operation import (
@@ -54,11 +57,27 @@ def rescale(
     edits = Edits(notes=standing_notes(states.values()))
     for tensor in tensors:
         by = factor if factor is not None else _to_siblings(tensor, everything)
+        _require_finite(tensor, by)
         edits.replace_values(tensor.ref, values.scaled(values.of(tensor.ref), by), tensor.name)
         own = states.get(tensor.name)
         done = slots.zero(checkpoint, edits, *own) if own else None
         edits.changes.append(TensorChange(tensor.name, "rescale", f"× {by:.6g}", slots=done))
     return edits
+
+
+def _require_finite(tensor: NamedTensor, factor: float) -> None:
+    """Raise OperationError where finite values would become infinite."""
+    if abs(factor) <= 1 or not tensor.ref.readable:
+        return
+    largest = max(map(values.largest, values.chunks(tensor.ref)), default=0.0)
+    with np.errstate(over="ignore"):
+        product = np.float64(largest * abs(factor)).astype(NUMPY_TYPES[tensor.ref.dtype])
+    if not np.isfinite(product):
+        raise OperationError(
+            f"values up to {largest:.3g} times {factor:g} are too large for {tensor.ref.dtype}",
+            where=tensor.name,
+            next="choose a smaller --factor",
+        )
 
 
 def _to_siblings(tensor: NamedTensor, tensors: tuple[NamedTensor, ...]) -> float:
