@@ -6,11 +6,12 @@ the output and what identifies both files, for every file of a folder; ``literal
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,35 +90,48 @@ def way_back(size: int, moved: Iterable[Moved]) -> Iterator[tuple[str, int, int]
         yield "literal", position, size - position
 
 
-def save(target: Target, source: dict[str, Any], written: dict[str, Any], files: Result) -> None:
-    """Write the undo file of an operation.
+@contextlib.contextmanager
+def begun(
+    target: Target, source: Path, moved: Mapping[str, tuple[Moved, ...]]
+) -> Iterator[Callable[[dict[str, Any], dict[str, Any], Result], None]]:
+    """Write the literal parts of an undo file, and its header when that is given.
+
+    So the long part can be written before it is known what identifies the files.  The undo file
+    gets its name when the context is left, and none when it is left with an error.
 
     Parameters
     ----------
-    source, written: ``{"path", "sha256"}`` of the checkpoints; the source is still there.
-    files: what came of each file.
+    source: the checkpoint, a file or a folder; it is still there.
+    moved: of each of its files (``""`` for a single one) what stands in the output.
+
+    Yields
+    ------
+    A function of ``{"path", "sha256"}`` of both checkpoints and what came of each file.
     """
-    patches = [
-        Patch(
-            name,
-            one.source,
-            one.output,
-            tuple(way_back(one.source.size if one.source else 0, one.moved)),
-        )
-        for name, one in files.items()
-    ]
-    folder = "" not in files
-    undo = Undo(source, written, tuple(patches), folder)
-    literal = sum(length for one in patches for kind, _, length in one.segments if kind[0] == "l")
+    parts = {name: tuple(way_back(_size(source / name), ranges)) for name, ranges in moved.items()}
+    literal = sum(n for one in parts.values() for kind, _, n in one if kind == "literal")
     with (
         new_file(target, size=literal, verify=lambda path: _check(path, literal)) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
     ):
-        archive.writestr("undo.json", json.dumps(_described(undo)))
         with archive.open("literal", "w", force_zip64=True) as record:
-            for one in patches:
-                for chunk in _literals(Path(source["path"], one.name), one.segments):
+            for name, one in parts.items():
+                for chunk in _literals(source / name, one):
                     record.write(chunk)
+
+        def identify(before: dict[str, Any], after: dict[str, Any], files: Result) -> None:
+            patches = tuple(
+                Patch(name, one.source, one.output, parts[name]) for name, one in files.items()
+            )
+            undo = Undo(before, after, patches, folder="" not in files)
+            archive.writestr("undo.json", json.dumps(_described(undo)))
+
+        yield identify
+
+
+def _size(path: Path) -> int:
+    """Return the length of a file of the source; one that only the output has takes nothing."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _described(undo: Undo) -> dict[str, Any]:
@@ -183,7 +197,8 @@ def _exactly(file: Any, length: int) -> Iterator[bytes]:
 
 
 def _check(path: Path, literal: int) -> None:
-    """Read the undo file back: its CRCs hold and its literal part has the right length."""
+    """Read the undo file back: its CRCs hold, its literal part has the right length."""
+    read(path)
     with zipfile.ZipFile(path) as archive:
         if archive.testzip() is not None or archive.getinfo("literal").file_size != literal:
             raise VerificationFailed("the undo file does not read back", where=str(path))

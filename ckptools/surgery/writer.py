@@ -24,7 +24,7 @@ from ckptools.surgery import casts, identity, safetensors_edit, segments, shards
 from ckptools.surgery.atomic import Target, new_file, new_folder
 from ckptools.surgery.edits import Edits
 from ckptools.surgery.encode import encode
-from ckptools.surgery.output import Output, Result, Written, followed
+from ckptools.surgery.output import Moved, Output, Result, Written, followed
 from ckptools.surgery.overlay import overlay
 from ckptools.surgery.segments import Fresh, Segment
 from ckptools.surgery.values import Make
@@ -77,6 +77,8 @@ def _damaged(container: Container, fault: Fault) -> CorruptFile:
 
 #: called with what was written when it is complete, before it gets its name
 Seal = Callable[[Result, Path], None]
+#: called with what was copied from where to where while the files are brought to the disk
+Meanwhile = Callable[[tuple[Moved, ...]], None]
 
 
 def states_checksums(container: Container) -> bool:
@@ -86,7 +88,13 @@ def states_checksums(container: Container) -> bool:
 
 
 def apply(
-    checkpoint: Checkpoint, edits: Edits, target: Target, seal: Seal, *, verify: bool = True
+    checkpoint: Checkpoint,
+    edits: Edits,
+    target: Target,
+    seal: Seal,
+    *,
+    verify: bool = True,
+    meanwhile: Meanwhile = lambda moved: None,
 ) -> Result:
     """Write the edited checkpoint, read it back, and give it the target's name.
 
@@ -95,6 +103,7 @@ def apply(
     verify: read back and hash every byte, also of records that are copied as they are; where
         checksums are stated, only what is new is read otherwise.
     seal: called with the result and the temporary path, last of all before the name is given.
+    meanwhile: of a single file, called when it is written and not yet on the disk.
 
     Raises
     ------
@@ -115,7 +124,7 @@ def apply(
         seal(result, path)
 
     with new_file(target, size=plan.size, like=source, verify=check, alone=True) as file:
-        result[""] = produce(plan, source, file, verify=verify)
+        result[""] = produce(plan, source, file, verify=verify, meanwhile=meanwhile)
     return result
 
 
@@ -174,23 +183,34 @@ def _plans(container: Container, edits: Edits) -> dict[str, Plan | None]:
     return plans
 
 
-def produce(plan: Plan, source: Path, file: BinaryIO, *, verify: bool = True) -> Written:
+def produce(
+    plan: Plan,
+    source: Path,
+    file: BinaryIO,
+    *,
+    verify: bool = True,
+    meanwhile: Meanwhile = lambda moved: None,
+) -> Written:
     """Write a file as planned and bring it to the disk; tell it and the source from others."""
     with source.open("rb") as old, ThreadPoolExecutor(3) as pool:
         output = Output(file, old.fileno(), plan.records, pool)
         output.reserve(plan.size)
         if verify or not output.known:
-            return _read_back(plan, source, output, pool)
+            return _read_back(plan, source, output, pool, meanwhile)
         plan.write(output)
         output.finish()
         carried = list(output.carried())
         before = pool.submit(identity.of, output.source, [old for old, _ in carried])
         after = pool.submit(identity.of, file.fileno(), [new for _, new in carried])
-        os.fsync(file.fileno())
+        on_disk = pool.submit(os.fsync, file.fileno())
+        meanwhile(tuple(output.moved))
+        on_disk.result()
         return Written(before.result(), after.result(), tuple(output.moved))
 
 
-def _read_back(plan: Plan, source: Path, output: Output, pool: ThreadPoolExecutor) -> Written:
+def _read_back(
+    plan: Plan, source: Path, output: Output, pool: ThreadPoolExecutor, meanwhile: Meanwhile
+) -> Written:
     """Write a file and read all of it behind the writing, and the source meanwhile."""
     stop = Event()
     before = pool.submit(identity.of, output.source, (), stop)
@@ -198,6 +218,7 @@ def _read_back(plan: Plan, source: Path, output: Output, pool: ThreadPoolExecuto
         with followed(output, pool) as after:
             plan.write(output)
             output.finish()
+            meanwhile(tuple(output.moved))
             os.fsync(output.file.fileno())
         return Written(before.result(), after.result(), tuple(output.moved))
     except VerificationFailed as error:

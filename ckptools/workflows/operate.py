@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from ckptools.surgery.edits import Edits, view
 from ckptools.surgery.operation import operations
 from ckptools.surgery.output import Result
 from ckptools.surgery.recipe import Step
+from ckptools.surgery.values import Make
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.container import Container
 from ckptools.types.plan import Receipt, TensorChange
@@ -127,19 +130,30 @@ def _run(
     first = _opened(os.fspath(source), steps[0].operation)
     target = _target(first, name, output, force=how.force, in_place=how.in_place)
     verify = how.reads_all(first.container)
-    with _between(target, len(steps), how.dry_run) as folder:
-        planned, results = [_plan(steps[0], first)], list[Result]()
+    with (
+        _measuring() as pool,
+        _between(target, len(steps), how.dry_run) as folder,
+    ):
+        planned, results = [_plan(steps[0], first, pool)], list[Result]()
         for index, step in enumerate(steps[1:], 1):
             results.append(_applied(planned[-1], folder / str(index), verify))
             path = _reopened_at(planned[-1].checkpoint, folder / str(index))
-            planned.append(_plan(step, layouts.open(os.fspath(path))))
-        receipt = _receipt(name, planned, source, target, verify)
+            planned.append(_plan(step, layouts.open(os.fspath(path)), pool))
+        receipt = functools.partial(_receipt, name, planned, source, target, verify)
         if how.dry_run:
-            return receipt
+            return receipt()
         papers = Papers(first, target, receipt, results, how.in_place)
         with papers.kept():
             last = planned[-1]
-            writer.apply(last.checkpoint, last.edits, target, papers.seal, verify=verify)
+            writer.apply(
+                last.checkpoint,
+                last.edits,
+                target,
+                papers.seal,
+                verify=verify,
+                meanwhile=papers.begin,
+            )
+        assert papers.receipt is not None
         return papers.receipt
 
 
@@ -154,6 +168,16 @@ def _opened(path: str, operation: str) -> Checkpoint:
         if records is None:
             raise
         return records
+
+
+@contextlib.contextmanager
+def _measuring() -> Iterator[ThreadPoolExecutor]:
+    """Give a thread that measures norms while the first bytes are written."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -200,11 +224,16 @@ class _Planned:
     step: Step
     checkpoint: Checkpoint
     edits: Edits
-    changes: tuple[TensorChange, ...]
+    measured: tuple[Future[TensorChange], ...]
     untouched: int
 
+    @property
+    def changes(self) -> tuple[TensorChange, ...]:
+        """The changes with the norms before and after, once these are measured."""
+        return tuple(one.result() for one in self.measured)
 
-def _plan(step: Step, checkpoint: Checkpoint) -> _Planned:
+
+def _plan(step: Step, checkpoint: Checkpoint, pool: ThreadPoolExecutor) -> _Planned:
     """Plan one operation; its parameters were checked."""
     operation = operations.get(step.operation)
     writer.refuse(checkpoint.container, operation.mends)
@@ -212,9 +241,10 @@ def _plan(step: Step, checkpoint: Checkpoint) -> _Planned:
     edits.notes += [*_followers(checkpoint, edits), *shards.notes(checkpoint.container)]
     named = {key: value for key, value in step.parameters.items() if value not in (None, ())}
     refs = {t.name: t.ref for t in checkpoint.tensors() if view(t.ref) in edits.values}
-    changes = tuple(_measured(change, edits, refs) for change in edits.changes)
+    made = dict(edits.values)
+    measured = tuple(pool.submit(_measured, change, made, refs) for change in edits.changes)
     full = Step(step.operation, named)
-    return _Planned(full, checkpoint, edits, changes, _untouched(checkpoint, edits))
+    return _Planned(full, checkpoint, edits, measured, _untouched(checkpoint, edits))
 
 
 def _followers(checkpoint: Checkpoint, edits: Edits) -> list[str]:
@@ -335,12 +365,14 @@ def _dropped(tensor: NamedTensor, paths: set[str]) -> bool:
     return tensor.name in paths or f"{tensor.set}.{tensor.name}" in paths
 
 
-def _measured(change: TensorChange, edits: Edits, refs: dict[str, TensorRef]) -> TensorChange:
+def _measured(
+    change: TensorChange, made: Mapping[TensorRef, Make], refs: dict[str, TensorRef]
+) -> TensorChange:
     """Return a change with the tensor's norm before and after, where its values change."""
     ref = refs.get(change.tensor)
     if ref is None or not ref.readable:
         return change
-    norms = values.norm(values.chunks(ref)), values.norm(edits.values[view(ref)]())
+    norms = values.norm(values.chunks(ref)), values.norm(made[view(ref)]())
     before, after = (norm if math.isfinite(norm) else str(norm) for norm in norms)
     return replace(change, before={"l2_norm": before}, after={"l2_norm": after})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ckptools.surgery import segments, shards
 from ckptools.surgery import undo as way_back
 from ckptools.surgery.atomic import Target, give_back, new_file, set_aside
 from ckptools.surgery.identity import Identity
-from ckptools.surgery.output import Result, Written
+from ckptools.surgery.output import Moved, Result, Written
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.plan import Receipt
 from ckptools.workflows.find import SUFFIXES
@@ -47,49 +47,63 @@ class Papers:
     ----------
     source: the checkpoint that the first operation reads.
     target: where the last one writes.
-    receipt: of a dry run; :meth:`seal` makes it that of a real one.
+    planned: gives the receipt of a dry run; :meth:`seal` makes it that of a real one.
     earlier: what came of the operations before the last.
     in_place: papers of earlier runs are kept; one way back leads to the next.  Otherwise they
         stand aside until the output has its name.
+    receipt: that of the real run, once it is sealed.
     """
 
     source: Checkpoint
     target: Target
-    receipt: Receipt
+    planned: Callable[[], Receipt]
     earlier: Sequence[Result] = ()
     in_place: bool = False
+    receipt: Receipt | None = None
+    _places: tuple[Path, ...] = ()
+    _identify: Callable[[dict[str, Any], dict[str, Any], Result], None] | None = None
     _named: tuple[int, int] | None = None
     _aside: dict[Path, Path | None] = field(default_factory=dict)
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _writing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def _places(self) -> tuple[Path, Path]:
-        """Return where undo file and receipt go."""
-        path, number = self.target.path, 1
-        while self.in_place and paper(path, UNDO).exists():
-            number += 1
-            ending = self.target.path.name.removeprefix(stem(self.target.path))
-            path = path.with_name(f"{stem(self.target.path)}.{number}{ending}")
-        return paper(path, UNDO), paper(path, RECEIPT)
+    def begin(self, moved: tuple[Moved, ...]) -> None:
+        """Write what of a single file does not stand in the output; :meth:`seal` completes it."""
+        self._begin(_through([*self.earlier, {"": Written(None, None, moved)}]))
+
+    def _begin(self, files: Result) -> None:
+        self._places = self._free_places()
+        self._identify = self._writing.enter_context(
+            way_back.begun(
+                Target(self._places[0], force=True),
+                self._read(),
+                {name: one.moved for name, one in files.items()},
+            )
+        )
 
     def seal(self, result: Result, temporary: Path) -> None:
         """Write both; the output has all its bytes, and lies at ``temporary``."""
-        undo, receipt = self._places()
         files = _through([*self.earlier, result])
+        if self._identify is None:
+            self._begin(files)
+        assert self._identify is not None
         source, output = _documents(files)
-        here, there = (os.path.abspath(path) for path in (self._read(), self.target.path))
-        for path in (undo, receipt):
+        for path in self._places:
             give_back(path)
             self._aside[path] = self._open.enter_context(set_aside(path)) if path.exists() else None
-        way_back.save(
-            Target(undo, force=True),
+        here, there = (os.path.abspath(path) for path in (self._read(), self.target.path))
+        self._identify(
             {"path": here, "sha256": source["sha256"]},
             {"path": there, "sha256": output["sha256"]},
             files,
         )
+        self._writing.close()
+        undo, receipt = self._places
+        planned = self.planned()
         self.receipt = replace(
-            self.receipt,
-            source={**self.receipt.source, **source},
-            output={**self.receipt.output, **output},
+            planned,
+            source={**planned.source, **source},
+            output={**planned.output, **output},
             verified=True,
             dry_run=False,
             undo=str(undo),
@@ -97,6 +111,15 @@ class Papers:
         write_receipt(self.receipt, receipt)
         stat = os.stat(temporary)
         self._named = stat.st_dev, stat.st_ino
+
+    def _free_places(self) -> tuple[Path, ...]:
+        """Return where undo file and receipt go."""
+        path, number = self.target.path, 1
+        while self.in_place and paper(path, UNDO).exists():
+            number += 1
+            ending = self.target.path.name.removeprefix(stem(self.target.path))
+            path = path.with_name(f"{stem(self.target.path)}.{number}{ending}")
+        return paper(path, UNDO), paper(path, RECEIPT)
 
     def _read(self) -> Path:
         """Return the file or folder that the first operation read."""
@@ -108,7 +131,8 @@ class Papers:
     def kept(self) -> Iterator[None]:
         """Take both back when the output does not get its name."""
         try:
-            yield
+            with self._writing:
+                yield
         finally:
             named = self._is_named()
             for path, old in self._aside.items():

@@ -27,7 +27,9 @@ def operate(folder: Path, source: bytes, parts: list[Segment]) -> None:
             known[name] = identity.of(file.fileno())
     written = Written(known["source"], known["output"], tuple(output.moved))
     ends = [{"path": str(folder / name), "sha256": one.digest} for name, one in known.items()]
-    undo.save(Target(folder / "x.undo"), ends[0], ends[1], {"": written})
+    target, source_path = Target(folder / "x.undo"), folder / "source"
+    with undo.begun(target, source_path, {"": written.moved}) as identify:
+        identify(ends[0], ends[1], {"": written})
 
 
 @st.composite
