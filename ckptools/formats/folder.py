@@ -18,6 +18,7 @@ from ckptools.errors import AmbiguousLayout, CkptoolsError, OpenError, UnknownFo
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.json_text import MAX_BYTES, parse
 from ckptools.formats.opening import open_container
+from ckptools.formats.other_kinds import listed
 from ckptools.formats.parts import format_name, merged_globals
 from ckptools.sources import open_source
 from ckptools.types.container import Container
@@ -110,6 +111,16 @@ def open_folder(path: str) -> Container:
     if companions and len(weights) + len(companions) > 1:
         return _open_kind(folder, [*weights, *companions], distributed)
     return open_container(os.path.join(path, _single(folder, weights)))
+
+
+def refuse_part(path: str) -> None:
+    """Raise UnknownFormat where the file is one rank's part of a distributed checkpoint.
+
+    It is several archives, one behind the other, which read by themselves would seem damaged.
+    """
+    folder = os.path.dirname(path) or os.curdir
+    if os.path.lexists(os.path.join(folder, ".metadata")):
+        raise _unsupported(folder, DCP)
 
 
 def _listed(path: str) -> _Folder:
@@ -273,10 +284,11 @@ def _nothing(folder: _Folder) -> OpenError:
     below = series or _below(folder.path)
     if len(below) > 1:
         return _ambiguous(folder.path, below)
+    names = listed(sorted(folder.files | {name + "/" for name in folder.folders}))
     return UnknownFormat(
-        "no checkpoint in this folder",
+        say("no checkpoint in this folder, which holds {names}", names=names),
         where=folder.path,
-        next=f"try {os.path.join(folder.path, below[0])}" if below else None,
+        next=say("try {path}", path=os.path.join(folder.path, below[0])) if below else None,
     )
 
 

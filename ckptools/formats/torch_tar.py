@@ -14,6 +14,7 @@ from typing import Any
 from ckptools.errors import CorruptFile, UnknownFormat
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.old_variables import recognise_variables
+from ckptools.formats.other_kinds import listed
 from ckptools.formats.pickle_machine import BrokenPickle, PickleResult
 from ckptools.formats.pickle_stream import read_pickle
 from ckptools.formats.plain_values import MOST_DIMENSIONS, is_size
@@ -92,7 +93,11 @@ def _members(source: Source, faults: FaultList) -> dict[str, Member]:
         found[member.name] = member
     missing = [name for name in MEMBERS if name not in found]
     if len(missing) == len(MEMBERS):
-        raise UnknownFormat("a tar archive, but none that torch wrote", where=source.name)
+        raise UnknownFormat(
+            say("a tar archive of {names}, but none that torch wrote", names=listed(found)),
+            where=source.name,
+            next=say("if it holds checkpoints, unpack it first"),
+        )
     if missing:
         raise CorruptFile(
             f"the archive has no member {missing[0]!r}", where=source.name, next="fetch it again"

@@ -14,6 +14,7 @@ from typing import Any
 
 from ckptools.errors import CorruptFile, UnknownFormat
 from ckptools.formats.fault_list import FaultList
+from ckptools.formats.other_kinds import listed
 from ckptools.formats.pickle_machine import BrokenPickle, run
 from ckptools.formats.registry import formats
 from ckptools.formats.salvage import salvage
@@ -348,24 +349,27 @@ def _prefix(entries: tuple[Entry, ...], source: Source, faults: FaultList) -> st
         return first
     pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
     if not pickles:
-        kind, advice = _other_archive(names)
-        raise UnknownFormat(f"{kind}, so no torch checkpoint", where=source.name, next=advice)
+        kind, advice = _other_archive([entry.name for entry in entries])
+        raise UnknownFormat(kind, where=source.name, next=advice)
     chosen = min(pickles, key=lambda name: (name.count("/"), name))
     faults.add("unexpected-record", chosen, say("torch would look for it in another folder"))
     return chosen.removesuffix("data.pkl")
 
 
-def _other_archive(names: set[str]) -> tuple[str, str]:
+def _other_archive(names: list[str]) -> tuple[str, str]:
     """Return what kind of archive has records of these names, and what to do with it."""
     inner = {name.partition("/")[2] for name in names}
     if {"models/model.json", "archive_format"} <= inner:
         return (
-            "a program of torch.export",
-            "save torch.export.load(FILE).state_dict with torch.save and open that file",
+            say("a program of torch.export, so no checkpoint"),
+            say("save torch.export.load(FILE).state_dict with torch.save and open that file"),
         )
     if names and all(name.endswith(".npy") for name in names):
         return (
-            "an archive of numpy arrays without data.pkl",
-            "save its arrays as a state dict of tensors",
+            say("an archive of numpy arrays, so no torch checkpoint"),
+            say("save its values as a state dict of tensors, and open that file"),
         )
-    return "a zip archive without data.pkl", "if it holds checkpoints, unpack it first"
+    return (
+        say("a zip archive without data.pkl, so no torch checkpoint: {names}", names=listed(names)),
+        say("if it holds checkpoints, unpack it first"),
+    )

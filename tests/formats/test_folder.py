@@ -157,7 +157,16 @@ def test_folders_below_are_named(tmp_path):
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(UnknownFormat, match="no checkpoint in this folder"):
+    with pytest.raises(UnknownFormat, match="no checkpoint in this folder, which holds nothing"):
+        open_container(str(tmp_path))
+
+
+def test_a_folder_without_checkpoints_tells_what_it_holds(tmp_path):
+    (tmp_path / "assets").mkdir()
+    for name in ("saved_model.pb", "variables.index", "fingerprint.pb"):
+        (tmp_path / name).write_bytes(b"\0")
+    told = r"holds assets/, fingerprint\.pb, saved_model\.pb and 1 more"
+    with pytest.raises(UnknownFormat, match=told):
         open_container(str(tmp_path))
 
 
@@ -190,6 +199,16 @@ def test_distributed_formats_are_refused_and_nothing_is_opened(tmp_path, names, 
         monkeypatch.setattr("ckptools.formats.folder.format_name", refuse)
     with pytest.raises(UnknownFormat, match=rf"{kind}.*not supported yet"):
         open_container(str(tmp_path))
+
+
+def test_one_ranks_part_is_not_taken_for_a_damaged_archive(tmp_path):
+    part = tmp_path / "__0_0.distcp"
+    torch.save({"w": torch.ones(3)}, part)
+    assert open_container(str(part)).format == "torch-zip"
+    (tmp_path / ".metadata").write_bytes(PAYLOAD)
+    with pytest.raises(UnknownFormat, match=r"DCP.*not supported yet") as caught:
+        open_container(str(part))
+    assert caught.value.where == str(tmp_path)
 
 
 def test_weights_beside_deepspeeds_files_are_read_and_those_not(tmp_path):
