@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import functools
 import glob
 import os
 import shutil
@@ -26,8 +27,10 @@ from ckptools.errors import NoSpace, WouldOverwrite, WriteError
 SUFFIX = ".part"
 #: of what had a name until something new took it
 BEFORE = ".before"
-#: a file this young may belong to a process that has not locked it yet; seconds
+#: a file this young may belong to a process whose lock is not seen here; seconds
 SETTLED = 10.0
+#: in the names of temporary files: where locks are seen by all who write
+_KERNEL = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ def new_file(
     require_space(real.parent, size)
     descriptor, name = _temporary(real)
     temporary = Path(name)
+    locked = os.dup(descriptor)  # the lock stands until the last of both is closed
     try:
         with os.fdopen(descriptor, "w+b") as file:
             yield file
@@ -139,6 +143,7 @@ def new_file(
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+        os.close(locked)
 
 
 @contextlib.contextmanager
@@ -178,7 +183,7 @@ def new_folder(
 def temporary_folder(real: Path) -> Iterator[Path]:
     """Give a folder beside ``real`` that goes when it is left, or with the next start."""
     try:
-        name = tempfile.mkdtemp(prefix=f".{real.name}.", suffix=SUFFIX, dir=real.parent)
+        name = tempfile.mkdtemp(prefix=_mark(real), suffix=SUFFIX, dir=real.parent)
     except OSError as error:
         raise _wrapped(error, real.parent) from error
     with contextlib.ExitStack() as stack:
@@ -198,14 +203,16 @@ def leftovers(real: Path) -> list[Path]:
 def clear_leftovers(real: Path) -> list[Path]:
     """Delete what killed processes left of one target; return it.
 
-    What some process still has locked is its own business.
+    What some process still has locked is its own business, and so is what is young, unless it
+    was locked under this very kernel.
     """
     cleared = []
     for path in leftovers(real):
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)
             try:
-                if time.time() - os.fstat(descriptor).st_mtime < SETTLED:
+                young = time.time() - os.fstat(descriptor).st_mtime < SETTLED
+                if young and not _was_locked_here(path, real):
                     continue
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.is_dir():
@@ -216,6 +223,30 @@ def clear_leftovers(real: Path) -> list[Path]:
             finally:
                 os.close(descriptor)
     return cleared
+
+
+def _was_locked_here(path: Path, real: Path) -> bool:
+    """Return whether a temporary file got past its lock, which this kernel would still show.
+
+    Other machines' locks are not seen on every file system; whoever has locked a file of this
+    machine fills it, so an empty one may still be on its way to the lock.
+    """
+    filled = any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
+    return filled and bool(_kernel()) and path.name.startswith(_mark(real))
+
+
+def _mark(real: Path) -> str:
+    """Return how the names of temporary files for ``real`` begin."""
+    return f".{real.name}.{_kernel()}"
+
+
+@functools.cache
+def _kernel() -> str:
+    """Return a word for the kernel that runs since its start, nothing where it has none."""
+    try:
+        return f"{_KERNEL.read_text()[:8]}-"
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager
@@ -262,7 +293,7 @@ def _lock(descriptor: int) -> None:
 def _temporary(real: Path) -> tuple[int, str]:
     """Make a temporary file that is locked as long as this process lives."""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{real.name}.", suffix=SUFFIX, dir=real.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_mark(real), suffix=SUFFIX, dir=real.parent)
     except OSError as error:
         raise _wrapped(error, real.parent) from error
     _lock(descriptor)

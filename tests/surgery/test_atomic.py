@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ckptools.errors import NoSpace, VerificationFailed, WouldOverwrite, WriteError
+from ckptools.surgery import atomic
 from ckptools.surgery.atomic import Target, clear_leftovers, give_back, leftovers, new_file
 
 
@@ -145,9 +146,32 @@ def test_a_killed_writer_leaves_the_target_and_a_part_that_is_found(tmp_path: Pa
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.read_bytes() for path in leftovers(tmp_path / "a")] == [b"half"]
     put(Target(tmp_path / "a", force=True), b"next")
-    assert len(leftovers(tmp_path / "a")) == 1  # young: it might be somebody's
-    os.utime(leftovers(tmp_path / "a")[0], (0, 0))
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("content", [b"", b"half"])
+def test_what_another_machine_may_be_writing_is_left_until_it_is_old(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content:  # a name from another kernel
+        part = tmp_path / ".a.12345678-abcdefgh.part"
+    else:  # of this one, between its making and its lock
+        part = tmp_path / f"{atomic._mark(tmp_path / 'a')}abcdefgh.part"
+    part.write_bytes(content)
+    put(Target(tmp_path / "a"), b"next")
+    assert part.exists()
+    os.utime(part, (0, 0))
     put(Target(tmp_path / "a", force=True), b"last")
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_part_is_locked_until_it_has_its_name(tmp_path: Path) -> None:
+    def verify(path: Path) -> None:
+        os.utime(path, (0, 0))
+        assert clear_leftovers(tmp_path / "a") == []
+
+    with new_file(Target(tmp_path / "a"), verify=verify) as file:
+        file.write(b"whole")
     assert names(tmp_path) == ["a"]
 
 
