@@ -126,10 +126,10 @@ def audit(log: Log, card: Card | None = None) -> Audit:
         contradicted=weights.contradicted,
         layers_method=weights.method if weights.layers else None,
     )
-    return _with_counterfactuals(base, tables)
+    return _with_counterfactuals(base)
 
 
-def _with_counterfactuals(base: Audit, tables: Tables) -> Audit:
+def _with_counterfactuals(base: Audit) -> Audit:
     """Return the audit with totals under other weights, where the weights are known."""
     entry, found = base.entry, base.components
     complete = found is not None and entry is not None and base.layers is not None

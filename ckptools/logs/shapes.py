@@ -27,8 +27,6 @@ LONGEST_LINE = 1 << 22
 _EXACT_DIGITS, _EXACT_POWER = 15, 22
 #: stands for a number in a shape; no text holds it
 _NUMBER = 0
-#: no digits were printed: the value is a word such as nan
-NO_DIGITS = -128
 
 #: what the form of a number consists of
 DECIMAL, EXPONENT, MINUS, PLUS, LONG = 1, 2, 4, 8, 16

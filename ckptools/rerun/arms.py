@@ -19,6 +19,7 @@ from ckptools.rerun.task import HeldTask, Task
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.wording import say
 
+#: what a start may be called; any other word is the path of a file
 STARTS = ("checkpoint", "earlier", "scratch")
 OPTIMIZERS = ("own", "checkpoint", "earlier", "reset", "second-moments-reset")
 SCHEDULES = ("saved", "fresh")
@@ -291,18 +292,15 @@ def _targets(patterns: Iterable[str], sham: bool, sources: Sources, notes: list[
     for pattern in patterns:
         names = select(pattern, sources.weights)
         if sham:
-            names = _sham(pattern, names, units, sources, notes)
+            names = _sham(names, units, sources, notes)
         found.update(dict.fromkeys(names))
     return list(found)
 
 
 def _sham(
-    pattern: str,
-    names: Sequence[str],
-    units: Mapping[str, str],
-    sources: Sources,
-    notes: list[str],
+    names: Sequence[str], units: Mapping[str, str], sources: Sources, notes: list[str]
 ) -> list[str]:
+    """Return the tensors of the healthy modules most like those that are meant."""
     suspects = dict.fromkeys(units[name] for name in names)
     shapes = {name: tuple(value.shape) for name, value in sources.weights.items()}
     found: list[str] = []

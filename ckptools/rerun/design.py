@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptools.errors import SettingsError
-from ckptools.rerun.arms import PRESETS, ArmPlan
+from ckptools.rerun.arms import PRESETS, STARTS, ArmPlan
 
 STEPS = 100
 SEEDS = (0, 1, 2)
@@ -200,7 +200,7 @@ def _located(plan: ArmPlan, folder: Path) -> ArmPlan:
     changes: dict[str, Any] = {}
     if plan.recipe is not None:
         changes["recipe"] = str(folder / plan.recipe)
-    if plan.start not in ("checkpoint", "earlier", "scratch"):
+    if plan.start not in STARTS:
         changes["start"] = str(folder / plan.start)
     return replace(plan, **changes)
 

@@ -18,7 +18,6 @@ from ckptools.rerun.arms import Arm, initial
 from ckptools.rerun.batches import digest
 from ckptools.rerun.evaluate import evaluate, seeded
 from ckptools.rerun.loading import SavedState, model_shapes, put
-from ckptools.rerun.loss_weights import term_weights
 from ckptools.rerun.machine import Machine
 from ckptools.rerun.resume import resume, saved_state, total_loss
 from ckptools.rerun.stopping import Stop, Until
@@ -167,7 +166,7 @@ class _Training:
 
     def _updated(self, terms: Mapping[str, Tensor]) -> float:
         """Go one step down the gradient; return its norm before clipping."""
-        total = total_loss(terms, self._weights(list(terms)))
+        total = total_loss(terms, self.task, self.arm)
         self.optimizer.zero_grad()
         if total.requires_grad:
             self.scaler.scale(total).backward()
@@ -193,12 +192,6 @@ class _Training:
             reason = " ".join(str(error).split())
             note = say("the schedule is at its end, and stays there: {reason}", reason=reason)
             self.notes += (note,)
-
-    def _weights(self, terms: Sequence[str]) -> Mapping[str, float]:
-        own = self.task.weights()
-        if self.arm.loss_weights is None:
-            return own
-        return term_weights(self.arm.loss_weights, terms, own)
 
 
 def _started(

@@ -387,16 +387,6 @@ def _settings_for(saved: SavedState, index: int, name: str | None, count: int) -
     return next(named, {})
 
 
-def load_optimizer(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Load the saved state of a checkpoint into a fresh optimizer of the same run.
-
-    NotComparable when the file has none, or when its groups are not those of the task.
-    """
-    load_state(read_state(checkpoint, model, optimizer), model, optimizer)
-
-
 def rates(
     checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[float, ...]:

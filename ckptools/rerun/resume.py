@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ckptools.errors import NotComparable, TaskError
+from ckptools.errors import NotComparable
 from ckptools.rerun.arms import Arm
 from ckptools.rerun.evaluate import seeded
 from ckptools.rerun.loading import SavedState, load_state, read_state
+from ckptools.rerun.loss_weights import term_weights
 from ckptools.rerun.machine import Machine
 from ckptools.rerun.task import Task
 from ckptools.types.checkpoint import Checkpoint
@@ -250,7 +251,7 @@ def _squared_gradients(
         for batch in islice(task.batches(seed), _MEASURED):
             model.zero_grad()
             terms = task.loss(model, batch)
-            total_loss(terms, task.weights()).backward()
+            total_loss(terms, task, arm).backward()
             nn.utils.clip_grad_norm_(model.parameters(), limit)
             for parameter, total in found.items():
                 if parameter.grad is not None:
@@ -259,8 +260,9 @@ def _squared_gradients(
     return found
 
 
-def total_loss(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Return the weighted sum of the terms; TaskError when there are none."""
-    if not terms:
-        raise TaskError("loss gives no terms")
+def total_loss(terms: Mapping[str, Tensor], task: Task, arm: Arm) -> Tensor:
+    """Return the sum of the terms as the arm weighs them; ``task`` is the one it trains on."""
+    weights = task.weights()
+    if arm.loss_weights is not None:
+        weights = term_weights(arm.loss_weights, list(terms), weights)
     return torch.stack([weights.get(n, 1.0) * value for n, value in terms.items()]).sum()

@@ -9,7 +9,7 @@ cover .73 to .83 where they promise .95.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,17 +171,6 @@ def power(
     return float(np.nan_to_num(above, nan=1.0) + np.nan_to_num(below, nan=0.0))
 
 
-def pairs_for(
-    effect: float, spread: float, *, alpha: float = ALPHA, comparisons: int = 1, wanted: float = 0.8
-) -> int | None:
-    """Return how many pairs find an effect with the power wanted; None beyond a thousand."""
-    sizes: list[int] = [*range(2, 31), *range(32, 100, 4), *range(100, 1001, 25)]
-    for size in sizes:
-        if power(size, effect, spread, alpha=alpha, comparisons=comparisons) >= wanted:
-            return size
-    return None
-
-
 def effect_seen(
     pairs: int, *, alpha: float = ALPHA, comparisons: int = 1, wanted: float = 0.8
 ) -> float:
@@ -193,17 +182,6 @@ def effect_seen(
         )
 
     return math.exp(brentq(lacks, -10.0, 10.0))
-
-
-def holm(ps: Mapping[str, float]) -> dict[str, float]:
-    """Return p values adjusted for their number (Holm 1979)."""
-    ordered = sorted(ps, key=lambda name: ps[name])
-    found: dict[str, float] = {}
-    largest = 0.0
-    for rank, name in enumerate(ordered):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[name]))
-        found[name] = largest
-    return found
 
 
 class Bet:

@@ -25,7 +25,7 @@ from torch import nn
 from ckptools import layouts
 from ckptools.compare.cache import identity, key
 from ckptools.errors import NotComparable
-from ckptools.rerun.arms import Arm, ArmPlan, Sources, resolve
+from ckptools.rerun.arms import STARTS, Arm, ArmPlan, Sources, resolve
 from ckptools.rerun.batches import digest
 from ckptools.rerun.dynamics import trial
 from ckptools.rerun.evaluate import evaluate, seeded
@@ -132,7 +132,7 @@ class Bench:
         if name not in self._arms:
             other = plan.recipe or plan.start
             sources = self.sources
-            if other not in ("checkpoint", "earlier", "scratch"):
+            if other not in STARTS:
                 sources = replace(sources, others={other: self._opened(other, self.model)})
             arm = resolve(plan, sources)
             self._arms[name] = arm, saved_state(self.task, self.model, arm)
@@ -212,7 +212,7 @@ class Store:
         """
         paths = [spec.experiment.checkpoint, spec.experiment.earlier]
         others = (spec.plan.start, spec.plan.recipe)
-        paths += [one for one in others if one not in (None, "checkpoint", "earlier", "scratch")]
+        paths += [one for one in others if one is not None and one not in STARTS]
         contents = [None if path is None else self._identity(path) for path in paths]
         if any(path and not content for path, content in zip(paths, contents, strict=True)):
             return None

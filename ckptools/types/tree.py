@@ -73,9 +73,6 @@ class Instance:
     value: Any = None
 
 
-SCALARS = (str, int, float, bool, bytes, complex, type(None))
-
-
 def unwrap(node: Any) -> Any:
     """Return what ``node`` was recognised as, or the node itself."""
     if isinstance(node, Instance) and node.value is not None:

@@ -230,7 +230,9 @@ def compare_arms(
     """
     begun = time.perf_counter()
     check(experiment, design)
-    context = engine_of(engine)(workers) if isinstance(engine, str) else nullcontext(engine)
+    context = (
+        engine_of(engine)(workers, design.arms) if isinstance(engine, str) else nullcontext(engine)
+    )
     folder = Path(store) if store is not None else default_store()
     with _operated(design, experiment, folder) as plans:
         bench = Bench(experiment)

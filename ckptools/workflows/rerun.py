@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,7 +228,7 @@ def rerun(
     from ckptools.workflows.arms import check, compare_arms
 
     start = time.perf_counter()
-    chosen = None if engine is None else engine_of(engine)
+    chosen = engine_of(engine or "pool")
     opened = layouts.open(checkpoint)
     before = None if earlier is None else layouts.open(earlier)
     trained = Trained(
@@ -246,16 +245,15 @@ def rerun(
         check(trained, design)
     held = load_task(task, settings, machine.Machine(device, autocast))
     store = default_store() if trials is None else Path(trials)
-    with machine.threads(trained.threads), chosen(workers) if chosen else nullcontext() as run:
-        place = Place(trained, run, store, progress)
+    with machine.threads(trained.threads), chosen(workers, design.arms if design else ()) as run:
+        place = Place(trained, run if engine else None, store, progress)
         case = Case(held, opened, place, before, lenient=lenient, suspects=suspects)
         verdict, comparison = climb(case, all_rungs=all_rungs), None
         if design is not None:
             comparison = compare_arms(
                 replace(trained, threads=threads or 1),
                 design,
-                engine=run or "pool",
-                workers=workers,
+                engine=run,
                 store=store,
                 progress=progress,
             )

@@ -111,6 +111,17 @@ def test_second_moments_are_measured_anew_and_bear_the_first(bench: Bench) -> No
     assert bool((first.abs() <= second.sqrt() * 1.0001).all())
 
 
+def test_second_moments_are_measured_as_the_arm_weighs_its_terms(bench: Bench) -> None:
+    found = {}
+    for weight in (1.0, 0.0):
+        weights = {"fit.*": weight}
+        optimizer, _ = started(bench, optimizer="second-moments-reset", loss_weights=weights)
+        first = moments(optimizer, "exp_avg") / (1 - 0.9**60)
+        second = moments(optimizer, "exp_avg_sq") / (1 - 0.999**60)
+        found[weight] = float((second - first.square()).max())
+    assert found[0.0] == pytest.approx(0.0, abs=1e-9) != found[1.0]
+
+
 def test_the_earlier_checkpoint_with_a_declared_state(bench: Bench) -> None:
     for whose, steps in (("own", 40.0), ("checkpoint", 60.0)):
         optimizer, _ = started(bench, **{"from": "earlier", "optimizer": whose})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ckptools.rerun.arms import ArmPlan
 from ckptools.rerun.engines import engines
 from ckptools.rerun.trials import Bencher, Run, TrialSpec
 from ckptools.types.verdict import Trial
@@ -12,8 +13,8 @@ from ckptools.types.verdict import Trial
 
 @engines.register("here")
 @contextmanager
-def here(workers: int | None = None) -> Iterator[Run]:
-    """Run everything in this process; ``workers`` means nothing."""
+def here(workers: int | None = None, plans: Sequence[ArmPlan] = ()) -> Iterator[Run]:
+    """Run everything in this process, whatever ``workers`` and ``plans`` ask for."""
     bench = Bencher()
 
     def run(specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from ckptools.errors import CkptoolsError, RerunError, SettingsError, TaskError
+from ckptools.rerun.arms import ArmPlan
 from ckptools.rerun.engines import engines
 from ckptools.rerun.engines.worker import unpacked
 from ckptools.rerun.trials import Run, TrialSpec, read_trial
@@ -31,8 +32,9 @@ RETRIES = 2
 
 @engines.register("pool")
 @contextmanager
-def pool(workers: int | None = None) -> Iterator[Run]:
+def pool(workers: int | None = None, plans: Sequence[ArmPlan] = ()) -> Iterator[Run]:
     """Run trials in as many processes as there are processors, or as ``workers`` says."""
+    _accelerators(plans)
     found = _Pool(workers or _processors())
     try:
         yield found.run
@@ -50,7 +52,7 @@ class _Pool:
 
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
         """Yield every specification with its trial; what fails ends all workers."""
-        allowed = min(self._most, _accelerators(specs))
+        allowed = min(self._most, _accelerators([spec.plan for spec in specs]))
         if len(self._slots) > allowed:
             self.stop()
         waiting, done = self._queues
@@ -89,12 +91,12 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _accelerators(specs: Sequence[TrialSpec]) -> int:
+def _accelerators(plans: Sequence[ArmPlan]) -> int:
     """Return how many trials may run at once where each takes a GPU, else no small number."""
-    if not any(spec.plan.gpus for spec in specs):
+    asked = max((plan.gpus for plan in plans), default=0)
+    if not asked:
         return sys.maxsize
     count: int = torch.cuda.device_count()
-    asked = max(spec.plan.gpus for spec in specs)
     if asked > min(count, 1):
         raise SettingsError(
             f"an arm asks for {asked:g} GPUs, the pool has {min(count, 1)} for each trial",

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ckptools.errors import CkptoolsError, RerunError, SettingsError, TaskError
+from ckptools.rerun.arms import STARTS, ArmPlan
 from ckptools.rerun.engines import engines
 from ckptools.rerun.engines.worker import packed, unpacked
 from ckptools.rerun.trials import Bencher, Experiment, Run, TrialSpec, read_trial
@@ -24,7 +25,7 @@ RETRIES = 2
 
 @engines.register("ray")
 @contextmanager
-def on_ray(workers: int | None = None) -> Iterator[Run]:
+def on_ray(workers: int | None = None, plans: Sequence[ArmPlan] = ()) -> Iterator[Run]:
     """Run trials on the cluster that is connected or that ``RAY_ADDRESS`` names, else locally.
 
     Checkpoints and task must lie where every node finds them, under the same absolute paths.
@@ -35,10 +36,11 @@ def on_ray(workers: int | None = None) -> Iterator[Run]:
         _connect(ray, workers)
 
     def run(specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec, Trial]]:
-        _refuse_unmet(specs, ray.cluster_resources())
+        _refuse_unmet([spec.plan for spec in specs], ray.cluster_resources())
         return _finished(ray, specs)
 
     try:
+        _refuse_unmet(plans, ray.cluster_resources())
         yield run
     finally:
         if ours:
@@ -68,10 +70,10 @@ def _imported() -> Any:
         ) from error
 
 
-def _refuse_unmet(specs: Sequence[TrialSpec], offered: Mapping[str, float]) -> None:
+def _refuse_unmet(plans: Sequence[ArmPlan], offered: Mapping[str, float]) -> None:
     """SettingsError names what an arm asks for and the cluster lacks."""
     for word, kind in (("processors", "CPU"), ("gpus", "GPU")):
-        for plan in {spec.plan.name: spec.plan for spec in specs}.values():
+        for plan in plans:
             asked, there = float(getattr(plan, word)), float(offered.get(kind, 0.0))
             if asked > there:
                 raise SettingsError(
@@ -139,11 +141,10 @@ def _everywhere(spec: TrialSpec) -> TrialSpec:
         checkpoint=os.path.abspath(given.checkpoint),
         earlier=absolute(given.earlier),
     )
-    words = ("checkpoint", "earlier", "scratch")
     start = spec.plan.start
     plan = replace(
         spec.plan,
-        start=start if start in words else os.path.abspath(start),
+        start=start if start in STARTS else os.path.abspath(start),
         recipe=absolute(spec.plan.recipe),
     )
     return replace(spec, experiment=experiment, plan=plan)

@@ -25,6 +25,7 @@ import torch
 from torch import distributed
 
 from ckptools.errors import CkptoolsError, TaskError
+from ckptools.rerun.arms import ArmPlan
 from ckptools.rerun.engines import engines
 from ckptools.rerun.engines.worker import packed, unpacked
 from ckptools.rerun.trials import Bencher, Run, TrialSpec, read_trial
@@ -35,7 +36,7 @@ _HERE = "ckptools.rerun.engines.torchrun"
 
 @engines.register("torchrun")
 @contextmanager
-def torchrun(workers: int | None = None) -> Iterator[Run]:
+def torchrun(workers: int | None = None, plans: Sequence[ArmPlan] = ()) -> Iterator[Run]:
     """Run every trial in as many processes as its arm asks for, or as ``workers`` says."""
     with tempfile.TemporaryDirectory(prefix="ckptools-torchrun-") as folder:
 

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from ckptools.errors import NoSuchTensor, RerunError, SettingsError, TaskError
+from ckptools.rerun import ladder
 from ckptools.rerun.arms import ArmPlan
+from ckptools.rerun.design import Design
 from ckptools.rerun.engines import Engine, engines, pool
 from ckptools.rerun.engines.here import here
 from ckptools.rerun.engines.worker import packed, unpacked
 from ckptools.rerun.trials import Experiment, TrialSpec
 from ckptools.types.verdict import Trial
+from ckptools.workflows.rerun import rerun
 from tests.builders.rerun_tasks import TASK, regression, write_task
 
 #: A task that does to its process what its setting says, the first time only.
@@ -120,6 +123,15 @@ def test_a_gpu_that_is_not_there_is_refused(experiment: Experiment) -> None:
         run(pool.pool, specs_of(experiment, 1, gpus=2), 1)
 
 
+def test_what_no_engine_has_is_refused_before_anything_is_measured(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "climb", lambda *_, **__: pytest.fail("it was measured"))
+    design = Design((ArmPlan("as-is"), ArmPlan("two", gpus=2)), 2, (0, 1))
+    with pytest.raises(SettingsError, match="asks for 2 GPUs"):
+        rerun(experiment.checkpoint, experiment.task, design=design, trials=tmp_path)
+
+
 @pytest.mark.slow
 def test_ray_gives_what_this_process_gives_and_refuses_what_it_lacks(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
@@ -137,7 +149,7 @@ def test_ray_gives_what_this_process_gives_and_refuses_what_it_lacks(
         with pytest.raises(SettingsError, match="asks for 1 GPU, the cluster has 0"):
             run(on_ray, specs_of(experiment, 1, gpus=1))
         with pytest.raises(SettingsError, match="asks for 64 CPU, the cluster has 1"):
-            run(on_ray, specs_of(experiment, 1, processors=64))
+            on_ray(None, [ArmPlan("large", processors=64)]).__enter__()  # before anything is run
         with pytest.raises(NoSuchTensor, match="nowhere"):
             run(on_ray, specs_of(experiment, 1, restore=("nowhere",)))
         assert ray.is_initialized()  # a cluster that was there before stays
