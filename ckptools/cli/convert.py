@@ -16,9 +16,7 @@ from ckptools.types.blocks import Result
 @click.option(
     "--to",
     type=click.Choice(["safetensors", "torch-zip"]),
-    default="safetensors",
-    show_default=True,
-    help="The container to write.",
+    help="The container to write; by default as the new name says, else safetensors.",
 )
 @click.option(
     "-o",
@@ -31,7 +29,12 @@ from ckptools.types.blocks import Result
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @receipt_options
 def command(
-    output: Output, checkpoint: Path, target: Path | None, to: str, force: bool, dry_run: bool
+    output: Output,
+    checkpoint: Path,
+    target: Path | None,
+    to: str | None,
+    force: bool,
+    dry_run: bool,
 ) -> Result:
     """Convert CHECKPOINT to another container, tensor for tensor, bit for bit.
 
@@ -41,7 +44,7 @@ def command(
     \b
     Examples:
       ckptools convert checkpoint_epoch_12.pth
-      ckptools convert model.safetensors --to torch-zip -o model.pth
+      ckptools convert model.safetensors -o model.pth
     """  # noqa: D301  click's mark for a block that keeps its lines
     from ckptools.workflows.convert import convert
 

@@ -11,7 +11,6 @@ import difflib
 import functools
 import gc
 import importlib
-import io
 import os
 import sys
 import traceback
@@ -22,6 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from ckptools import __version__, errors
+from ckptools.cli import charset
 from ckptools.errors import CkptoolsError
 from ckptools.registry import announced
 
@@ -209,6 +209,5 @@ def main() -> NoReturn:
     """Run the command line of this process and exit."""
     gc.set_threshold(100_000)  # a file's tree is many objects and no garbage: 5 % of a listing
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a page must fit any terminal's charset
+        charset.fit(stream)
     sys.exit(run(sys.argv[1:]))

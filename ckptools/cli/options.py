@@ -84,6 +84,20 @@ class Words(click.ParamType):  # type: ignore[type-arg]
         return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
+def rule_codes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the families and rules that the last of the words typed may become."""
+    from ckptools.rules import rules
+    from ckptools.workflows.explain import FAMILIES
+
+    *before, typed = incomplete.split(",")
+    known = {**FAMILIES, **{rule.code: rule.name for rule in rules}}
+    return [
+        CompletionItem(",".join([*before, code]), help=name)
+        for code, name in known.items()
+        if code.startswith(typed.upper())
+    ]
+
+
 def stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Return one decorator made of several options, shown in this order in the help."""
 
@@ -154,10 +168,16 @@ rule_options = stack(
         type=Words(),
         multiple=True,
         metavar="RULES",
+        shell_complete=rule_codes,
         help="Run only these rules: codes, names or families, e.g. NUM,FIL.",
     ),
     click.option(
-        "--ignore", type=Words(), multiple=True, metavar="RULES", help="Do not run these rules."
+        "--ignore",
+        type=Words(),
+        multiple=True,
+        metavar="RULES",
+        shell_complete=rule_codes,
+        help="Do not run these rules.",
     ),
     click.option(
         "--fail-on",

@@ -22,13 +22,17 @@ from ckptools.types.tree import entries, unwrap
 from ckptools.workflows.papers import RECEIPT, paper, stem, write_receipt
 
 SUFFIXES = {"safetensors": ".safetensors", "torch-zip": ".pth"}
+#: the container that readers expect behind the ending of a name
+EXPECTED = {".safetensors": "safetensors"} | dict.fromkeys(
+    (".pth", ".pt", ".ckpt", ".bin", ".tar"), "torch-zip"
+)
 
 
 def convert(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
     *,
-    to: str,
+    to: str | None = None,
     force: bool = False,
     dry_run: bool = False,
 ) -> Receipt:
@@ -38,18 +42,18 @@ def convert(
     ----------
     source: a file or folder that :func:`ckptools.open` reads.
     output: the new file; ``STEM.convert.safetensors`` (or ``.pth``) beside the source by default.
-    to: "safetensors" (weights only) or "torch-zip" (everything, where the source has a tree).
+    to: "safetensors" (weights only) or "torch-zip" (everything, where the source has a tree); by
+        default what the name of ``output`` says, else "safetensors".
     force: replace an existing output.
     dry_run: plan, check and report, but write nothing.
 
     Raises
     ------
-    OperationError: nothing can be carried over.
+    OperationError: nothing can be carried over, or the name of ``output`` says another format.
     CorruptFile: the source contradicts its own checksums or sizes.
     WriteError: the new file could not be written; nothing is left behind then.
     """
-    if to not in SUFFIXES:
-        raise OperationError(f"cannot convert to {to!r}", next=f"choose {' or '.join(SUFFIXES)}")
+    to = _container(to, output)
     checkpoint = layouts.open(os.fspath(source))
     refuse_damaged(checkpoint)
     plan = _plan(checkpoint, to)
@@ -61,6 +65,22 @@ def convert(
     if not dry_run:
         write_receipt(receipt, paper(target.path, RECEIPT))
     return receipt
+
+
+def _container(to: str | None, output: str | os.PathLike[str] | None) -> str:
+    """Return the container to write; a name that would mislead its readers is refused."""
+    expected = None if output is None else EXPECTED.get(Path(output).suffix.lower())
+    if to is None:
+        return expected or "safetensors"
+    if to not in SUFFIXES:
+        raise OperationError(f"cannot convert to {to!r}", next=f"choose {' or '.join(SUFFIXES)}")
+    if expected not in (None, to):
+        raise OperationError(
+            f"a file of this name is opened as {expected}, not as {to}",
+            where=str(output),
+            next=f"name it {Path(str(output)).stem}{SUFFIXES[to]}, or leave --to out",
+        )
+    return to
 
 
 def beside(source: Path, to: str) -> Path:

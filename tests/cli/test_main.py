@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ckptools import errors
 from ckptools.cli import main as cli
@@ -66,6 +68,7 @@ def test_the_help_imports_no_command() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(ast.literal_eval(done.stderr)) <= {
         "ckptools.cli",
+        "ckptools.cli.charset",
         "ckptools.cli.main",
         "ckptools.errors",
         "ckptools.registry",
@@ -250,6 +253,9 @@ def test_shells_get_a_completion_script(shell: str) -> None:
     assert "_CKPTOOLS_COMPLETE" in done.stdout
 
 
+LATER_LOG = {f"LOG20{number}" for number in range(1, 7)}
+
+
 @pytest.mark.parametrize(
     ("words", "number", "offered"),
     [
@@ -257,6 +263,8 @@ def test_shells_get_a_completion_script(shell: str) -> None:
         ("ckptools inspect --fail-on w", 3, {"warning"}),
         ("ckptools inspect --format js", 3, {"json", "jsonl"}),
         ("ckptools explain fil10", 2, {f"FIL10{number}" for number in range(1, 10)}),
+        ("ckptools inspect --select KEY,num10", 3, {f"KEY,NUM10{n}" for n in range(1, 10)}),
+        ("ckptools diff --ignore lo", 3, {"LOG"} | {f"LOG10{n}" for n in range(1, 10)} | LATER_LOG),
     ],
 )
 def test_completion_offers_names(words: str, number: int, offered: set[str]) -> None:
@@ -269,6 +277,18 @@ def test_a_terminal_with_another_charset_gets_escapes_and_no_crash() -> None:
     assert done.returncode == 2
     assert "\\u2603" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_page_is_drawn_with_what_the_charset_has(tmp_path: Path) -> None:
+    weights = {f"layers.{block}.weight": np.eye(4, dtype=np.float32) + block for block in (0, 1)}
+    save_file(weights, tmp_path / "m.safetensors")
+    inspect = ["inspect", str(tmp_path / "m.safetensors"), "--lang", "en"]
+    plain = run_as_user(*inspect, PYTHONIOENCODING="ascii").stdout
+    drawn = run_as_user(*inspect, PYTHONIOENCODING="utf-8").stdout
+    assert "-- File ----" in plain
+    assert "-------  --------  -----" in plain
+    assert "\\" not in plain
+    assert [len(line) for line in plain.splitlines()] == [len(line) for line in drawn.splitlines()]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, load_model, save_file
 
 from ckptools.errors import CorruptFile, OperationError, WouldOverwrite
+from ckptools.formats import open_container
 from ckptools.workflows.convert import convert
 from tests.builders.shared import shared
 
@@ -176,6 +177,25 @@ def test_an_existing_output_and_an_empty_input_are_refused(
         convert(tmp_path / "none.pth", to="safetensors")
     with pytest.raises(OperationError, match="choose"):
         convert(tmp_path / "m.pth", to="gguf")
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    [("new.pth", "torch-zip"), ("new.BIN", "torch-zip"), ("new.safetensors", "safetensors")],
+)
+def test_the_new_name_says_the_container(tmp_path: Path, name: str, format_: str) -> None:
+    torch.save({"w": torch.ones(3)}, tmp_path / "m.pth")
+    convert(tmp_path / "m.pth", tmp_path / name)
+    assert open_container(str(tmp_path / name)).format == format_
+    other = ({"torch-zip", "safetensors"} - {format_}).pop()
+    with pytest.raises(OperationError, match=f"opened as {format_}, not as {other}"):
+        convert(tmp_path / "m.pth", tmp_path / f"2{name}", to=other)
+    assert not (tmp_path / f"2{name}").exists()
+
+
+def test_without_a_name_it_is_safetensors(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(3)}, tmp_path / "m.pth")
+    assert convert(tmp_path / "m.pth").output["path"].endswith("m.convert.safetensors")
 
 
 def test_a_file_whose_checksum_fails_is_not_spread(tmp_path: Path, weights: dict[str, Any]) -> None:
