@@ -31,8 +31,8 @@ _COLUMNS = (
     Column("name", say("name")),
     Column("severity", say("severity")),
     Column("confidence", say("confidence")),
-    Column("limit", say("limit"), "number"),
     Column("summary", say("what it says")),
+    Column("limit", say("limit"), "number"),  # the last goes first where there is no room
 )
 
 

@@ -74,3 +74,9 @@ def test_another_language_keeps_codes_and_names() -> None:
     (row,) = Spoken(explain("LOG106"), "zh").document()["rules"]
     assert (row["name"], row["severity"], row["confidence"]) == ("layer-outlier", "warning", "hint")
     assert row["summary"] == "某一层的损失远高于或远低于其他各层的同一损失。"
+
+
+def test_a_narrow_terminal_keeps_what_the_rules_say() -> None:
+    page = render(explain("CHG"), "table", width=80)
+    assert "A tensor is nearly the" in page
+    assert "no room for: limit" in page
