@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from benchmarks.errors_of_decision import COURSES, KINDS, Kind, climbed, drawn, last_rung, most
+from benchmarks.errors_of_decision import COURSES, KINDS, Kind, climbed, last_rung, most
+from benchmarks.simulated_runs import drawn
 from ckptools.lanes.train import one_thread
 
 
