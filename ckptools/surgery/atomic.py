@@ -14,6 +14,7 @@ import fcntl
 import functools
 import glob
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -27,10 +28,13 @@ from ckptools.errors import NoSpace, WouldOverwrite, WriteError
 SUFFIX = ".part"
 #: of what had a name until something new took it
 BEFORE = ".before"
+#: letters of a temporary file's name from its random part on
+_RANDOM = 8 + len(SUFFIX)
 #: a file this young may belong to a process whose lock is not seen here; seconds
 SETTLED = 10.0
 #: in the names of temporary files: where locks are seen by all who write
 _KERNEL = Path("/proc/sys/kernel/random/boot_id")
+_OURS = re.compile(rf"\..+\.[0-9a-f]{{8}}-[a-z0-9_]{{8}}{re.escape(SUFFIX)}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +56,23 @@ class Target:
         return Path(os.path.realpath(self.path))
 
 
-def refuse_existing(target: Target) -> None:
-    """Raise WouldOverwrite when the target exists and may not be replaced."""
+def refuse_existing(target: Target, *, folder: bool = False) -> None:
+    """Raise WouldOverwrite when the target exists and may not be replaced.
+
+    Only regular files are ever replaced, and folders (with ``folder``) only by folders.
+    """
+    real = target.real
+    if real.exists() and not (real.is_dir() if folder else real.is_file()):
+        stands = "a folder" if real.is_dir() else "a file" if folder else "no regular file"
+        raise WouldOverwrite(
+            f"is {stands}; the new checkpoint is a {'folder' if folder else 'file'}",
+            where=str(target.path),
+            next="name another place with -o",
+        )
     if not target.force and os.path.lexists(target.path):
         raise WouldOverwrite(
             "exists", where=str(target.path), next="pass --force to replace it, or -o another name"
         )
-
-
-def _require_file(target: Target) -> None:
-    """Raise WouldOverwrite where something stands that is no regular file: no ``force`` helps."""
-    if target.real.exists() and not target.real.is_file():
-        kind = "a folder" if target.real.is_dir() else "no regular file"
-        raise WouldOverwrite(f"is {kind}", where=str(target.path), next="name a new file with -o")
 
 
 def _refuse_arrived(target: Target) -> None:
@@ -119,7 +127,6 @@ def new_file(
     ------
     WouldOverwrite, NoSpace, WriteError; the target is untouched then.
     """
-    _require_file(target)
     refuse_existing(target)
     real = target.real
     clear_leftovers(real)
@@ -155,14 +162,8 @@ def new_folder(
     Parameters and errors are those of :func:`new_file`; whoever writes a file into the folder
     brings it to the disk.
     """
-    refuse_existing(target)
+    refuse_existing(target, folder=True)
     real = target.real
-    if real.exists() and not real.is_dir():
-        raise WouldOverwrite(
-            "is a file; the new checkpoint is a folder",
-            where=str(target.path),
-            next="name another place with -o",
-        )
     clear_leftovers(real)
     require_space(real.parent, size)
     with temporary_folder(real) as temporary:
@@ -195,13 +196,21 @@ def temporary_folder(real: Path) -> Iterator[Path]:
 
 
 def leftovers(real: Path) -> list[Path]:
-    """Return the temporary files and folders of one target, of killed and running processes."""
-    pattern = f".{glob.escape(real.name)}.*{SUFFIX}"
-    return sorted(path for path in real.parent.glob(pattern) if path.is_file() or path.is_dir())
+    """Return the temporary files and folders beside a target, of killed and running processes.
+
+    They are those of this target, and of others what only this module calls so.
+    """
+    own = f".{real.name}."
+    return sorted(
+        path
+        for path in real.parent.glob(f".*{SUFFIX}")
+        if (path.name.startswith(own) or _OURS.fullmatch(path.name))
+        and (path.is_file() or path.is_dir())
+    )
 
 
 def clear_leftovers(real: Path) -> list[Path]:
-    """Delete what killed processes left of one target; return it.
+    """Delete what killed processes left beside a target; return it.
 
     What some process still has locked is its own business, and so is what is young, unless it
     was locked under this very kernel.
@@ -212,7 +221,7 @@ def clear_leftovers(real: Path) -> list[Path]:
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 young = time.time() - os.fstat(descriptor).st_mtime < SETTLED
-                if young and not _was_locked_here(path, real):
+                if young and not _was_locked_here(path):
                     continue
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if path.is_dir():
@@ -225,14 +234,14 @@ def clear_leftovers(real: Path) -> list[Path]:
     return cleared
 
 
-def _was_locked_here(path: Path, real: Path) -> bool:
+def _was_locked_here(path: Path) -> bool:
     """Return whether a temporary file got past its lock, which this kernel would still show.
 
     Other machines' locks are not seen on every file system; whoever has locked a file of this
     machine fills it, so an empty one may still be on its way to the lock.
     """
     filled = any(path.iterdir()) if path.is_dir() else path.stat().st_size > 0
-    return filled and bool(_kernel()) and path.name.startswith(_mark(real))
+    return filled and bool(_kernel()) and path.name[:-_RANDOM].endswith(f".{_kernel()}")
 
 
 def _mark(real: Path) -> str:
@@ -280,9 +289,29 @@ def set_aside(path: Path) -> Iterator[Path]:
 
 def give_back(path: Path) -> None:
     """Give a file its name again that a killed process had set aside, if the name is free."""
-    for aside in sorted(path.parent.glob(f".{glob.escape(path.name)}.*{BEFORE}")):
-        if aside.is_file() and not os.path.lexists(path):
+    for aside in stood_aside(path):
+        if not os.path.lexists(path):
             aside.rename(path)
+
+
+def stood_aside(path: Path) -> list[Path]:
+    """Return what killed processes had set aside of a name."""
+    found = sorted(path.parent.glob(f".{glob.escape(path.name)}.*{BEFORE}"))
+    return [aside for aside in found if aside.is_file() and not _locked(aside)]
+
+
+def _locked(path: Path) -> bool:
+    """Return whether a process that still lives holds a file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks on this file system
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _lock(descriptor: int) -> None:

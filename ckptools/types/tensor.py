@@ -134,9 +134,14 @@ class TensorRef:
         """Whether all values can be read."""
         return self.unreadable is None and self.storage is not None and self._last_byte_there()
 
+    @property
+    def reach(self) -> range:
+        """The bytes of its storage from the first element to the last; others may lie between."""
+        if self.numel == 0:
+            return range(0)
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        return range(self.offset * self.itemsize, (last + 1) * self.itemsize)
+
     def _last_byte_there(self) -> bool:
         assert self.storage is not None
-        if self.numel == 0:
-            return True
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        return (last + 1) * self.itemsize <= self.storage.available
+        return self.reach.stop <= self.storage.available

@@ -36,10 +36,11 @@ from ckptools.surgery.values import Make
 from ckptools.types.checkpoint import Checkpoint, NamedTensor
 from ckptools.types.container import Container
 from ckptools.types.plan import Receipt, TensorChange
-from ckptools.types.tensor import TensorRef
+from ckptools.types.tensor import Storage, TensorRef
 from ckptools.types.wording import say
 from ckptools.workflows.find import SUFFIXES
 from ckptools.workflows.papers import RECEIPT, UNDO, Papers, paper
+from ckptools.workflows.settling import settle
 
 _Path = str | os.PathLike[str]
 
@@ -129,6 +130,9 @@ def _run(
     """Plan and write the steps one after the other; a dry run leaves the last one unwritten."""
     first = _opened(os.fspath(source), steps[0].operation)
     target = _target(first, name, output, force=how.force, in_place=how.in_place)
+    if not how.dry_run:
+        refuse_existing(target, folder=first.container.format in shards.FORMATS)
+        settle(paper(target.path, UNDO), paper(target.path, RECEIPT))
     verify = how.reads_all(first.container)
     with (
         _measuring() as pool,
@@ -141,7 +145,7 @@ def _run(
             planned.append(_plan(step, layouts.open(os.fspath(path)), pool))
         receipt = functools.partial(_receipt, name, planned, source, target, verify)
         if how.dry_run:
-            return receipt()
+            return _with_standing(receipt(), target)
         papers = Papers(first, target, receipt, results, how.in_place)
         with papers.kept():
             last = planned[-1]
@@ -155,6 +159,14 @@ def _run(
             )
         assert papers.receipt is not None
         return papers.receipt
+
+
+def _with_standing(receipt: Receipt, target: Target) -> Receipt:
+    """Return the receipt of a dry run, with a word on what stands where a real one would write."""
+    if target.force or not os.path.lexists(target.path):
+        return receipt
+    words = say("{path} exists: writing it takes --force, or another -o.", path=target.path)
+    return replace(receipt, notes=(*receipt.notes, words))
 
 
 def _opened(path: str, operation: str) -> Checkpoint:
@@ -189,7 +201,6 @@ def _between(target: Target, steps: int, dry_run: bool) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
     else:
-        refuse_existing(target)
         clear_leftovers(target.real)
         with temporary_folder(target.real) as path:
             yield path
@@ -353,12 +364,21 @@ def _receipt(
 
 def _untouched(checkpoint: Checkpoint, edits: Edits) -> int:
     """Return how many weights keep every bit, dropped ones not counted."""
-    storages = {ref.storage for ref in edits.values} | set(edits.casts)
     dropped = {change.tensor for change in edits.changes if change.action == "drop"}
+    touched: dict[Storage | None, list[range]] = {}
+    for ref in edits.values:
+        touched.setdefault(ref.storage, []).append(ref.reach)
     return sum(
-        tensor.ref.storage not in storages and not _dropped(tensor, dropped)
+        tensor.ref.storage not in edits.casts
+        and not any(_overlap(tensor.ref.reach, one) for one in touched.get(tensor.ref.storage, ()))
+        and tensor.set not in edits.left_out
+        and not _dropped(tensor, dropped)
         for tensor in checkpoint.tensors()
     )
+
+
+def _overlap(one: range, other: range) -> bool:
+    return one.start < other.stop and other.start < one.stop
 
 
 def _dropped(tensor: NamedTensor, paths: set[str]) -> bool:
@@ -390,6 +410,7 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
     force: replace an existing file.
     """
     path = Path(receipt)
+    settle(*_pair(path))
     if path.suffix not in (UNDO, ".json"):
         path = _receipt_of(path)
     undo_file = Path(_undo_named(path)) if path.suffix == ".json" else path
@@ -409,9 +430,18 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
             "the operation.",
             changed=changed,
         )
-        return replace(done, notes=(words,))
+        return replace(done, notes=(words,), unneeded=True)
     way_back.restore(undo_file, changed, Target(back, force))
     return done
+
+
+def _pair(path: Path) -> tuple[Path, Path]:
+    """Return undo file and receipt by the name of one of them, or of the output."""
+    for ending in (UNDO, RECEIPT):
+        if path.name.endswith(ending):
+            path = path.with_name(path.name.removesuffix(ending))
+            return path.with_name(f"{path.name}{UNDO}"), path.with_name(f"{path.name}{RECEIPT}")
+    return paper(path, UNDO), paper(path, RECEIPT)
 
 
 def _found(path: Path, undo_file: Path) -> Path:
