@@ -11,7 +11,8 @@ import torch
 from ckptools.rerun.bounce import judged, left, surely
 from ckptools.rerun.displacement import overgrown, stands_out
 from ckptools.rerun.features import effective_rank
-from ckptools.rerun.gap import by_how_much
+from ckptools.rerun.gap import by_how_much, certainly_larger
+from ckptools.rerun.measuring import Terms
 from ckptools.rerun.statistics import Comparison, compare
 from ckptools.types.verdict import Rung
 
@@ -91,6 +92,17 @@ def test_what_no_training_makes_so_large_is_found_whatever_the_loss_says() -> No
     assert overgrown(bad, good) == []
     bad["a.weight"][1, 2] = 1e37
     assert overgrown(bad, good) == ["a.weight"]
+
+
+def test_a_term_is_larger_for_certain_by_its_batches_and_not_by_its_mean() -> None:
+    def batches(*values: float) -> Terms:
+        return Terms(tuple({"dir": value} for value in values))
+
+    before = batches(1.0, 1.1, 0.9, 1.0)
+    assert certainly_larger(batches(2.0, 2.1, 1.9, 2.0), before, "dir", 3)
+    assert not certainly_larger(batches(9.0, 0.5, 1.1, 0.8), before, "dir", 3)
+    assert not certainly_larger(batches(0.5, 0.6, 0.4, 0.5), before, "dir", 3)
+    assert certainly_larger(batches(2.0, math.nan, 2.0, 2.0), before, "dir", 3)
 
 
 @pytest.mark.parametrize(

@@ -292,3 +292,9 @@ def test_log_ratios_of_what_is_no_number() -> None:
     assert log_ratio(1.0, math.inf) == -math.inf
     assert log_ratio(math.nan, math.inf) == 0.0
     assert log_ratio(-1.0, -2.0) == 0.5
+
+
+def test_modules_of_gains_alone_are_never_exchanged() -> None:
+    good = {"a.weight": torch.ones(4), "b.weight": torch.full((4,), 2.0)}
+    bad = {"a.weight": good["b.weight"], "b.weight": good["a.weight"]}
+    assert exchanged(bad, good, {"a": ["a.weight"], "b": ["b.weight"]}) == {}
