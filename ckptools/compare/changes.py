@@ -21,8 +21,8 @@ from ckptools.types.checkpoint import Checkpoint, NamedTensor, ParameterState
 from ckptools.types.tensor import TensorRef
 from ckptools.types.wording import join, say
 
-#: Bytes of optimizer state up to which names are settled by all that a file holds at once.
-WHOLE = 128 << 20
+#: Bytes of weights and states up to which names are settled by all that a file holds at once.
+WHOLE = 192 << 20
 
 Progress = Callable[[int, int], None]
 Paired = tuple[NamedTensor, NamedTensor, str]
@@ -51,16 +51,12 @@ def compare(
     weights = {(two.set, two.name): (one, two) for one, two, _ in aligned.pairs}
     pending = list(state_pairs(older, named, weights))
     matches, states = _read(aligned.pairs, pending, progress, measuring)
+    named, states = _inheriting(older, named, weights, states, whole=whole)
     if not whole and any(_accused(state) for state in states):
         with np.errstate(all="ignore"):
             renamed = identify_pair(older, newer)
         states = _reconsidered(older, named, renamed, weights, states)
-        named, whole = renamed, True
-    wanted = _unproved(named, states, nameless=whole)
-    if wanted and (steps_between(older, newer) or 0) > 0:
-        renamed = inherited(older, named, states, wanted)
-        states = _reconsidered(older, named, renamed, weights, states)
-        named = renamed
+        named, states = _inheriting(older, renamed, weights, states, whole=True)
     matches = _resembling(matches, aligned.pairs, older)
     unmatched = len(aligned.only_a) + len(aligned.only_b)
     return Change(
@@ -83,7 +79,8 @@ def _named(older: Checkpoint, newer: Checkpoint) -> tuple[Checkpoint, bool]:
     """
     if not _unsure(newer) or (steps_between(older, newer) or 0) <= 0:
         return newer, True
-    held = (ref for one in newer.optimizers for s in one.states for ref in s.slots.values())
+    held = [ref for _, _, state in _states(newer) for ref in state.slots.values()]
+    held += [tensor.ref for tensor in newer.tensors()]
     whole = sum(ref.nbytes for ref in held) <= WHOLE
     with np.errstate(all="ignore"):  # damaged values overflow wherever they are weighed
         return identify_pair(older, newer, values=whole), whole
@@ -108,6 +105,25 @@ def _unproved(
         if state.standing != "sure"
         and ((index, place) in accused or (nameless and state.has_state and not state.name))
     }
+
+
+def _inheriting(
+    older: Checkpoint,
+    named: Checkpoint,
+    weights: Mapping[tuple[str, str], tuple[NamedTensor, NamedTensor]],
+    states: Sequence[StateChange],
+    *,
+    whole: bool,
+) -> tuple[Checkpoint, list[StateChange]]:
+    """Return the newer file and its states with the older one's names where these matter.
+
+    Names are proved by all that the older file holds only if ``whole``.
+    """
+    wanted = _unproved(named, states, nameless=whole)
+    if not wanted or (steps_between(older, named) or 0) <= 0:
+        return named, list(states)
+    renamed = inherited(older, named, states, wanted, weigh=whole)
+    return renamed, _reconsidered(older, named, renamed, weights, states)
 
 
 def _reconsidered(

@@ -39,7 +39,12 @@ Key = tuple[int, int]
 
 
 def inherited(
-    older: Checkpoint, newer: Checkpoint, states: Sequence[StateChange], wanted: set[Key]
+    older: Checkpoint,
+    newer: Checkpoint,
+    states: Sequence[StateChange],
+    wanted: set[Key],
+    *,
+    weigh: bool = True,
 ) -> Checkpoint:
     """Return the newer checkpoint with older names for the states of ``wanted`` that may have them.
 
@@ -47,11 +52,12 @@ def inherited(
     ----------
     states: the states of both files compared; their innovation bound tells who goes on.
     wanted: (index of the optimizer, position) of the states that lack a sure name.
+    weigh: whether values of the older file are read where it brings no sure names along.
     """
     going_on = _going_on(states)
     if going_on is None or not wanted & going_on:
         return newer
-    proved = _proved(older, wanted & going_on)
+    proved = _proved(older, wanted & going_on) if weigh else older
     found = []
     for index, after in enumerate(newer.optimizers):
         if index >= len(older.optimizers) or not arranged_alike(older.optimizers[index], after):

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.compare.distances import doubles
-from ckptools.errors import CkptoolsError
-from ckptools.sources.arrays import iter_chunks
+from ckptools.layouts.parameters.reading import read_at
 from ckptools.types.checkpoint import NamedTensor
 from ckptools.types.tensor import FLOATING, TensorRef
 
-#: Elements of a tensor that are compared.
-SAMPLE = 4096
+#: Elements of a tensor that are compared, in runs of so many.
+SAMPLE, _RUN = 4096, 64
 #: Shorter tensors resemble each other by chance.
 LEAST = 64
 #: The least cosine of a match, and the most that the runner-up may have.
@@ -38,22 +36,26 @@ class Resemblance:
 
 
 def sample(ref: TensorRef) -> Sample | None:
-    """Return evenly spread elements, their mean taken out, scaled to length 1; None if constant."""
-    if ref.numel < LEAST or ref.dtype not in FLOATING:
+    """Return elements from all over a tensor, of mean 0 and length 1; None if constant."""
+    if not ref.readable or ref.numel < LEAST or ref.dtype not in FLOATING:
         return None
-    step = max(1, -(-ref.numel // SAMPLE))
-    parts, offset = [], 0
-    try:
-        for chunk in iter_chunks(ref):
-            parts.append(doubles(chunk)[(-offset) % step :: step])
-            offset += chunk.size
-    except CkptoolsError:
+    with np.errstate(invalid="ignore"):  # a signalling NaN is still a NaN
+        found = read_at(ref, _spread(ref.numel))
+    if found is None:
         return None
-    values = np.where(np.isfinite(found := np.concatenate(parts)), found, 0.0)
+    values = np.where(np.isfinite(found), found, 0.0)
     values = np.clip(values, -1e150, 1e150)
     values = values - values.mean()
     norm = float(np.linalg.norm(values))
     return values / norm if norm > 0 else None
+
+
+def _spread(numel: int) -> NDArray[np.int64]:
+    """Return the flat positions that are compared: all, or runs spread evenly."""
+    if numel <= SAMPLE:
+        return np.arange(numel)
+    starts = np.linspace(0, numel - _RUN, SAMPLE // _RUN).astype(np.int64)
+    return np.unique(starts[:, None] + np.arange(_RUN))
 
 
 def resemblances(

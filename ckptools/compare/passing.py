@@ -27,7 +27,7 @@ from ckptools.compare.bounds.moment import moment
 from ckptools.compare.bounds.replay import LearningRate, learning_rate, replay
 from ckptools.compare.bounds.result import BoundResult, Floats
 from ckptools.compare.distances import Distance
-from ckptools.compare.histories import Judging, StatePair, even_chunks, slot_chunks
+from ckptools.compare.histories import ELEMENTS, Judging, StatePair, even_chunks, slot_chunks
 from ckptools.compare.screens import BLOCK, MARGIN, PRECISION, Screen, screen
 from ckptools.errors import CkptoolsError
 from ckptools.stats.alongside import Alongside
@@ -35,7 +35,7 @@ from ckptools.stats.families import family
 from ckptools.stats.jobs import Job, identity
 from ckptools.stats.kernel import sparing
 from ckptools.stats.passing import Outcome, Passage
-from ckptools.stats.pieces import pieces, seekable
+from ckptools.stats.pieces import as_in_file, pieces, seekable
 from ckptools.types.change import StateChange
 from ckptools.types.checkpoint import NamedTensor
 from ckptools.types.tensor import TensorRef
@@ -43,7 +43,7 @@ from ckptools.types.tensor import TensorRef
 #: Bytes of a whole job from which loading compiled kernels pays, and from which compiling does.
 LOADED_ABOVE, COMPILED_ABOVE = 16 << 20, 128 << 20
 #: Elements of a stretch, after which another thread may take over, and of one chunk of it.
-STRETCH, CHUNK = 1 << 22, 1 << 17
+STRETCH, CHUNK = 1 << 22, ELEMENTS
 #: Types that float32 holds exactly.
 _SINGLE = frozenset({"float32", "bfloat16", "float16"})
 _MOST_THREADS = 8
@@ -107,11 +107,12 @@ def run(
     done = 0
     others = [task for task in tasks if id(task) not in chosen]
     fast, couples = _side_by_side(fast, measuring)
+    others, more = _side_by_side(others, measuring)
     for share in _all(fast, others, compiled, measuring):
         done += share
         if progress is not None:
             progress(done, total)
-    for couple, weight, state in couples:
+    for couple, weight, state in (*couples, *more):
         if couple.error is None:
             weight.distance, state.state = couple.distance, couple.state
         else:
@@ -184,7 +185,7 @@ def _all(
 ) -> Iterator[int]:
     """Do every task; yield the bytes that each took."""
     for task in others:
-        _plain(task)
+        _plain(task, measuring)
         yield task.nbytes
     if not fast:
         return
@@ -218,21 +219,32 @@ class _Extent:
 
 def _extents(task: Task, measuring: Alongside | None) -> list[_Extent]:
     """Cut a task into stretches, or into ranges of the jobs that are measured beside it."""
-    jobs = measuring.jobs_of([newer for _, newer in task.refs]) if measuring is not None else []
-    jobs = [job for job in jobs if all(start % CHUNK == 0 for start, _ in job.ranges)]
+    jobs = _jobs(task, measuring)
     step = max([STRETCH, *(stop - start for job in jobs for start, stop in job.ranges)])
     total = task.numel
     return [
-        _Extent(task, start, min(start + step, total), tuple(jobs))
-        for start in range(0, total or 1, step)
+        _Extent(task, start, min(start + step, total), jobs) for start in range(0, total or 1, step)
     ]
+
+
+def _jobs(task: Task, measuring: Alongside | None) -> tuple[Job, ...]:
+    """Return the jobs that can be measured beside a task: chunks end where their ranges do."""
+    found = measuring.jobs_of([newer for _, newer in task.refs]) if measuring is not None else []
+    return tuple(job for job in found if all(start % CHUNK == 0 for start, _ in job.ranges))
+
+
+def _feeds(extent: _Extent, measuring: Alongside | None) -> list[_Feed]:
+    """Return what takes the chunks of an extent for its jobs."""
+    if measuring is None:
+        return []
+    places = {identity(newer): place for place, (_, newer) in enumerate(extent.task.refs)}
+    return [_Feed(job, extent, places, measuring) for job in extent.jobs]
 
 
 def _read(extent: _Extent, compiled: Any, measuring: Alongside | None) -> list[_Part]:
     """Compare the stretches of an extent, and measure its jobs."""
     task = extent.task
-    places = {identity(newer): place for place, (_, newer) in enumerate(task.refs)}
-    feeds = [_Feed(job, extent, places, measuring) for job in extent.jobs if measuring is not None]
+    feeds = _feeds(extent, measuring)
     parts = [
         _stretch(task, start, min(start + STRETCH, extent.stop), compiled, feeds)
         for start in range(extent.start, extent.stop or 1, STRETCH)
@@ -292,19 +304,36 @@ def _threads() -> int:
     return max(1, min(allowed or 1, _MOST_THREADS))
 
 
-def _plain(task: Task) -> None:
-    """Compare one task in numpy, every element exactly."""
+def _plain(task: Task, measuring: Alongside | None) -> None:
+    """Compare one task in numpy, every element exactly, and measure its jobs."""
     judging = Judging(task.pair) if task.pair is not None else None
+    part = _Part(task.distance, judging)
+    extent = _Extent(task, 0, task.numel, _jobs(task, measuring))
+    feeds, stop = _feeds(extent, measuring), 0
     try:
         for older, newer, weights in _streams(task):
             if weights is not None:
                 task.distance.add(*weights)
             if judging is not None:
                 judging.add(older, newer, weights)
+            chunks = [] if weights is None else [weights[1]]
+            chunks += newer.values()
+            stop += chunks[0].size
+            for feed in feeds:
+                feed.add(_as_in_file(task, chunks), stop)
     except CkptoolsError as error:
         task.error = error.message
         return
+    part.measured = [feed.finished() for feed in feeds]
+    _hand_over(task, extent.jobs, [part], measuring)
     task.state = judging.result() if judging is not None else None
+
+
+def _as_in_file(task: Task, chunks: Sequence[Values]) -> list[Values]:
+    """Return chunks of the newer tensors in the numbers that they are measured in."""
+    families = [family(newer.dtype) for _, newer in task.refs]
+    pairs = zip(chunks, families, strict=True)
+    return [as_in_file(one, known).view(known.number) for one, known in pairs if known is not None]
 
 
 def _streams(

@@ -8,8 +8,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.errors import CkptoolsError
-from ckptools.sources.arrays import iter_chunks
+from ckptools.layouts.parameters.reading import run
 from ckptools.types.tensor import TensorRef
 
 #: Elements read of a tensor, and the fewest that say anything.
@@ -19,12 +18,7 @@ _SIXTEEN = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 
 def head(ref: TensorRef) -> NDArray[Any] | None:
     """Return the first elements of a tensor, flat; None where they cannot be read."""
-    if not ref.readable or not ref.numel:
-        return None
-    try:
-        return next(iter_chunks(ref, SAMPLE))
-    except (CkptoolsError, StopIteration):
-        return None
+    return run(ref, 0, min(ref.numel, SAMPLE)) if ref.readable and ref.numel else None
 
 
 def cosine(one: TensorRef, other: TensorRef) -> float | None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ckptools.errors import CkptoolsError
+from ckptools.layouts.parameters.reading import run
 from ckptools.sources.arrays import read_array
 from ckptools.stats.singular import effective_rank, from_gram
 from ckptools.types.change import Change, Match
@@ -23,12 +24,16 @@ Floats = NDArray[np.float64]
 
 #: Elements of a tensor that stand for its update, in two stretches; fewer than 64 say nothing.
 SAMPLE, FEWEST = 4096, 64
+#: Elements of a file that stand for all its updates: beyond a thousand matrices, fewer of each.
+SAMPLED = 1 << 22
 #: A matrix with a longer shorter side is judged by so many of its rows, in four stretches.
 EXACT, ROWS = 256, 128
 #: A shorter side below this has no rank to lose.
 _NARROWEST = 8
 #: Multiplications spent on the ranks of one pair of files: a fifth of a second or so.
 BUDGET = 2e9
+#: Bytes of a file that are read for them.
+BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ def turns(oldest: Checkpoint, change: Change, matches: Iterable[Match]) -> Itera
 
     The cosine is that of at most :data:`SAMPLE` elements, good to about a sixtieth.
     """
+    matches = list(matches)
+    size = min(SAMPLE, max(FEWEST, SAMPLED // max(len(matches), 1)))
     places = _by_name(oldest), _by_name(change.a), _by_name(change.b)
     for match in matches:
         names = (match.name_a, match.name_a, match.name_b)
@@ -69,7 +76,7 @@ def turns(oldest: Checkpoint, change: Change, matches: Iterable[Match]) -> Itera
         refs = [one.ref for one in found if one is not None]
         if len(refs) < 3 or len({ref.shape for ref in refs}) > 1 or match.numel < FEWEST:
             continue
-        parts = [_stretches(ref) for ref in refs]
+        parts = [_stretches(ref, size) for ref in refs]
         if all(part is not None for part in parts):
             cosine = _cosine(*(part for part in parts if part is not None))
             if cosine is not None:
@@ -90,19 +97,15 @@ def _scaled(values: Floats) -> Floats:
     return values / largest if largest else values
 
 
-def _stretches(ref: TensorRef) -> Floats | None:
+def _stretches(ref: TensorRef, elements: int) -> Floats | None:
     """Return elements from two places of a tensor; None where they cannot be read."""
     if not ref.readable or ref.dtype not in FLOATING:
         return None
-    size = SAMPLE // 2
-    starts = ref.numel // 4, 3 * ref.numel // 4 - size
-    try:
-        if ref.numel <= SAMPLE or not ref.contiguous:
-            return read_array(ref).astype(np.float64).ravel()
-        parts = [replace(ref, shape=(size,), strides=(1,), offset=ref.offset + s) for s in starts]
-        return np.concatenate([read_array(part).astype(np.float64) for part in parts])
-    except CkptoolsError:
-        return None
+    size = elements // 2
+    runs = [(ref.numel // 4, size), (3 * ref.numel // 4 - size, size)]
+    parts = [run(ref, *one) for one in (runs if ref.numel > elements else [(0, ref.numel)])]
+    there = [part.astype(np.float64).ravel() for part in parts if part is not None]
+    return np.concatenate(there) if len(there) == len(parts) else None
 
 
 def rank_changes(
@@ -111,9 +114,10 @@ def rank_changes(
     """Iterate over the effective ranks of matrices, those that moved most first.
 
     Up to :data:`EXACT` on the shorter side they are exact, above they are those of
-    :data:`ROWS` rows.  It ends where ``budget`` multiplications are spent.
+    :data:`ROWS` rows.  It ends where ``budget`` multiplications are spent or :data:`BYTES` read.
     """
     older, newer = _by_name(change.a), _by_name(change.b)
+    left = BYTES
     for match in sorted(matches, key=lambda one: -(one.relative_change or 0.0)):
         pair = older.get((match.set, match.name_a)), newer.get((match.set, match.name_b))
         if pair[0] is None or pair[1] is None:
@@ -125,7 +129,8 @@ def rank_changes(
         taken = rows if min(rows, columns) <= EXACT else min(rows, ROWS)
         side = min(taken, columns)
         budget -= 2 * side**2 * (max(taken, columns) + 4 * side)
-        if budget < 0:
+        left -= taken * columns * max(one.ref.itemsize for one in pair if one is not None)
+        if budget < 0 or left < 0:
             return
         ranks = [_rank(one.ref, taken) for one in pair if one is not None]
         if ranks[0] and ranks[1]:

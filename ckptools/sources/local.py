@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from ckptools.errors import CorruptFile, OpenError
 
@@ -26,7 +28,8 @@ class LocalSource:
         self._size = status.st_size
         self._identity = _identity(status)
         self._streaming = False
-        self._kept: memoryview | None = None
+        self._starts: list[int] = []
+        self._kept: list[memoryview] = []
         self._advise("POSIX_FADV_RANDOM")
 
     @property
@@ -52,8 +55,9 @@ class LocalSource:
         CorruptFile: the range lies outside of the file, or the file shrank meanwhile.
         """
         self._check_range(offset, length)
-        if self._kept is not None:
-            return bytes(self._kept[offset : offset + length])
+        known = self._in_memory(offset, length)
+        if known is not None:
+            return bytes(known)
         if length < _STREAMING:
             piece = self._pread(offset, length)
             if len(piece) == length:
@@ -66,8 +70,9 @@ class LocalSource:
         """Fill ``buffer`` from ``offset``; raises as :meth:`read_at` does."""
         view = buffer.cast("B")
         self._check_range(offset, len(view))
-        if self._kept is not None:
-            view[:] = self._kept[offset : offset + len(view)]
+        known = self._in_memory(offset, len(view))
+        if known is not None:
+            view[:] = known
             return
         if len(view) >= _STREAMING:
             self._stream()
@@ -78,21 +83,36 @@ class LocalSource:
                 raise self._shrunk(offset + done)
             done += count
 
-    def keep(self) -> None:
-        """Read the whole file into memory, from where all reads are served until :meth:`drop`.
+    def keep(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Read runs of bytes into memory, which serves reads inside of one until :meth:`drop`.
+
+        Parameters
+        ----------
+        runs: (offset, length) of each; they do not overlap.
 
         Raises
         ------
         CorruptFile, OpenError: as :meth:`read_at`; nothing is kept then.
         """
-        if self._kept is None:
-            whole = memoryview(bytearray(self._size))
-            self.readinto_at(0, whole)
-            self._kept = whole
+        self.drop()
+        kept = []
+        for offset, length in sorted(runs):
+            kept.append(memoryview(bytearray(length)))
+            self.readinto_at(offset, kept[-1])
+        self._starts, self._kept = [offset for offset, _ in sorted(runs)], kept
 
     def drop(self) -> None:
-        """Give the memory back that :meth:`keep` took; reads go to the file again."""
-        self._kept = None
+        """Give the memory back that :meth:`keep` took; all reads go to the file again."""
+        self._starts, self._kept = [], []
+
+    def _in_memory(self, offset: int, length: int) -> memoryview | None:
+        """Return these bytes where they are kept, else None."""
+        place = bisect_right(self._starts, offset) - 1
+        if place < 0:
+            return None
+        first = offset - self._starts[place]
+        run = self._kept[place]
+        return run[first : first + length] if first + length <= len(run) else None
 
     def close(self) -> None:
         """Give the descriptor back; closing twice does nothing."""

@@ -2,19 +2,19 @@
 
 Whoever reads asks which jobs his tensors make up (:meth:`Alongside.jobs_of`), feeds a
 :class:`~ckptools.stats.passing.Passage` for each of their ranges, and hands over what these gave.
-Jobs that nobody fed are read at the end.  The measurements are those of
-:func:`~ckptools.stats.measure.measure` to the last bit: nothing depends on how a range is cut into
-pieces.
+Jobs that nobody fed are read at the end, and those that other names of states put together anew.
+The measurements are those of :func:`~ckptools.stats.measure.measure` to the last bit: nothing
+depends on how a range is cut into pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ckptools.stats.jobs import Job, chosen_engine, identity, plan
 from ckptools.stats.measure import Campaign, threads_for
 from ckptools.stats.passing import Outcome, Passage, Workspace
-from ckptools.stats.pieces import seekable
 from ckptools.types.checkpoint import Checkpoint
 from ckptools.types.measurements import Measurements
 from ckptools.types.tensor import TensorRef
@@ -29,12 +29,13 @@ class Alongside:
         self._engine, self._remark = chosen_engine(jobs)
         self._campaign = Campaign(checkpoint, self._engine, refused, None, 0)
         self._pending = {id(job): job for job in jobs}
+        self._done: set[Any] = set()
         self._of = {identity(part.ref): job for job in jobs for part in job.parts}
 
     def jobs_of(self, refs: Sequence[TensorRef]) -> list[Job]:
         """Return the jobs that are made of nothing but these tensors of the checkpoint.
 
-        Only whole tensors that can be read from any place on are offered; no job is twice.
+        Only whole tensors are offered; no job is twice.
         """
         there = {identity(ref) for ref in refs}
         found = {id(job): job for key in there if (job := self._of.get(key)) is not None}
@@ -43,7 +44,7 @@ class Alongside:
             for job in found.values()
             if id(job) in self._pending
             and all(identity(part.ref) in there for part in job.parts)
-            and all(part.complete and seekable(part.ref) for part in job.parts)
+            and all(part.complete for part in job.parts)
         ]
 
     def groups(self) -> list[list[TensorRef]]:
@@ -58,11 +59,23 @@ class Alongside:
     def take(self, job: Job, outcomes: Iterable[Outcome]) -> None:
         """Take over what the ranges of a job gave, in order."""
         del self._pending[id(job)]
+        self._done.add(_content(job))
         self._campaign.conclude(job, list(outcomes), Workspace())
 
-    def finish(self) -> Measurements:
-        """Read the jobs that nobody fed, and return the measurements."""
-        rest = list(self._pending.values())
-        self._pending.clear()
+    def finish(self, named: Checkpoint) -> Measurements:
+        """Read what is not measured yet, and return the measurements.
+
+        Parameters
+        ----------
+        named: the checkpoint, whose states may have other names by now.
+        """
+        rest = [job for job in plan(named)[0] if _content(job) not in self._done]
+        self._campaign.checkpoint = named
         self._campaign.run(rest, threads_for(None, sum(job.nbytes for job in rest)))
         return self._campaign.measurements(() if self._remark is None else (self._remark,))
+
+
+def _content(job: Job) -> Any:
+    """Return what two jobs share exactly when they give the same."""
+    parts = tuple((identity(part.ref), part.slot, tuple(part.names)) for part in job.parts)
+    return job.state, job.direction, parts

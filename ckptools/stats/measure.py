@@ -63,7 +63,12 @@ def threads_for(wanted: int | None, total: int) -> int:
 
 
 class Campaign:
-    """The measuring of one checkpoint: threads take ranges, the last one of a job concludes it."""
+    """The measuring of one checkpoint: threads take ranges, the last one of a job concludes it.
+
+    Attributes
+    ----------
+    checkpoint: may get other names for its states before the measurements are asked for.
+    """
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class Campaign:
         progress: Progress | None,
         total: int,
     ) -> None:
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._around = initialization.neighbours(checkpoint)
         self._engine = chosen
         self._not_measured = refused
@@ -104,7 +109,7 @@ class Campaign:
     def measurements(self, remarks: tuple[str, ...]) -> Measurements:
         """Return everything that was found, in the order of the checkpoint."""
         tensors = {}
-        for tensor in self._checkpoint.tensors():
+        for tensor in self.checkpoint.tensors():
             key = (tensor.set, tensor.name)
             if key in self._weights:
                 tensors[key] = self._weights[key]
@@ -112,12 +117,13 @@ class Campaign:
 
     def _slot_measures(self) -> dict[tuple[int, int], SlotMeasures]:
         measured = {}
-        for number, optimizer in enumerate(self._checkpoint.optimizers):
+        for number, optimizer in enumerate(self.checkpoint.optimizers):
             for position, state in enumerate(optimizer.states):
                 place = (number, position)
                 if place in self._slots:
                     found = self._slots[place]
-                    ordered = {slot: found[slot] for slot in state.slots if slot in found}
+                    names = dict.fromkeys((*state.slots, *sorted(found)))
+                    ordered = {slot: found[slot] for slot in names if slot in found}
                     joint, weight = self._joints.get(place, (None, None))
                     measured[place] = slots.measures(optimizer, state, ordered, joint, weight)
         return measured

@@ -71,7 +71,7 @@ def _gathered(
     filled = 0
     done = 0
     for chunk in iter_chunks(ref, elements):
-        raw = _as_in_file(chunk, family)
+        raw = as_in_file(chunk, family)
         taken = 0
         while taken < raw.size:
             count = min(raw.size - taken, elements * size - filled)
@@ -86,8 +86,8 @@ def _gathered(
         raise CorruptFile(f"{stop - done // size:,} elements are missing")
 
 
-def _as_in_file(chunk: NDArray[Any], family: Family) -> Buffer:
-    """Return the bytes of a chunk; complex32 came widened to complex64."""
+def as_in_file(chunk: NDArray[Any], family: Family) -> Buffer:
+    """Return the bytes of values that :func:`iter_chunks` gave; complex32 came as complex64."""
     if family.dtype == "complex32":
         with np.errstate(over="ignore", invalid="ignore"):
             chunk = chunk.view(np.float32).astype(np.float16)

@@ -1,9 +1,9 @@
 """One checkpoint of a series after the other: measured, compared with the one before, judged.
 
 What a checkpoint and its past gave is plain values and is kept under the identity of both files,
-so that a second look reads headers only.  At the first look a file is read twice at most (beside
-samples of bounded size): with the one before, when it is measured as well, and with the one after.
-Small files are read once and kept in memory between the two.
+so that a second look reads headers only.  At the first look a file is read twice at most: with the
+one before, when it is measured as well, and with the one after.  What is small in it is read once
+and kept in memory between the two, which pays for the samples that rules take besides.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Walk:
             step = _from_plain(unpack(kept))
             self.past.append((checkpoint, step))
             return step
-        self.small.keep(*(one.container for one, _ in self.past[-1:]), checkpoint.container)
+        self.small.keep(*(one for one, _ in self.past[-1:]), checkpoint)
         named, step = self._judged(checkpoint)
         if name and not step.crashed:
             cache.put(name, pack(_plain(step)))
@@ -136,8 +136,7 @@ class Walk:
             return begun[-1]
 
         change = compare(before, checkpoint, beside=beside)
-        if begun[0].checkpoint is change.b:  # else states were renamed: other joint measures
-            self.measured = {checkpoint.path: begun[0].finish()}
+        self.measured = {checkpoint.path: begun[0].finish(change.b)}
         return change
 
     def _measures(self, checkpoint: Checkpoint) -> Measurements:

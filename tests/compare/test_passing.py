@@ -219,7 +219,7 @@ def test_no_screen_is_below_its_ratio(
 
 
 @pytest.mark.parametrize("above", [0, 1 << 60])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("edit", [nothing, broken])
 def test_what_is_measured_beside_the_comparison_is_what_measuring_gives(
     dtype: torch.dtype,
@@ -240,7 +240,7 @@ def test_what_is_measured_beside_the_comparison_is_what_measuring_gives(
         beside=lambda named: begun.append(Alongside(named)) or begun[0],  # type: ignore[func-returns-value]
     )
     assert begun[0].jobs_of([tensor.ref for tensor in beside.b.tensors()]) == []  # all were fed
-    found, expected = begun[0].finish(), measure(beside.b)
+    found, expected = begun[0].finish(beside.b), measure(beside.b)
     assert list(found.tensors) == list(expected.tensors)
     assert repr(found) == repr(expected)  # to the last bit, and a NaN equals itself
     for key, one in found.tensors.items():
@@ -275,7 +275,7 @@ def test_a_broken_older_file_does_not_keep_the_newer_from_being_measured(
         beside=lambda named: begun.append(Alongside(named)) or begun[0],  # type: ignore[func-returns-value]
     )
     assert [match.reason for match in change.matches if match.reason] == ["the disk is broken"]
-    assert repr(begun[0].finish()) == repr(measure(change.b))
+    assert repr(begun[0].finish(change.b)) == repr(measure(change.b))
 
 
 @pytest.mark.parametrize("above", [0, 1 << 60])

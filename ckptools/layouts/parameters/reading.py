@@ -26,15 +26,30 @@ def read(ref: TensorRef) -> NDArray[Any] | None:
 def read_at(ref: TensorRef, picked: NDArray[np.int64]) -> NDArray[np.float64] | None:
     """Return the values at rising flat positions in float64, or None where they cannot be read.
 
-    Only the runs that hold them are read, where a file allows it.
+    Only the runs that hold them are read, where a file allows it, and rows of a strided tensor.
     """
-    if not ref.contiguous or (ref.storage is not None and ref.storage.deflated is not None):
+    if ref.storage is not None and ref.storage.deflated is not None:
         whole = read(ref)
         return None if whole is None else whole.reshape(-1)[picked].astype(np.float64)
     if not picked.size:
         return np.empty(0)
     edges = np.flatnonzero(np.diff(picked) != 1) + 1
-    runs = [(int(run[0]), run.size) for run in np.split(picked, edges)]
-    parts = [read(replace(ref, shape=(n,), strides=(1,), offset=ref.offset + at)) for at, n in runs]
+    split = np.split(picked, edges)
+    parts = [run(ref, int(places[0]), places.size) for places in split]
     there = [part.astype(np.float64) for part in parts if part is not None]
     return np.concatenate(there) if len(there) == len(parts) else None
+
+
+def run(ref: TensorRef, start: int, count: int) -> NDArray[Any] | None:
+    """Return a run of elements in logical order, or None where they cannot be read."""
+    if ref.contiguous:
+        return read(replace(ref, shape=(count,), strides=(1,), offset=ref.offset + start))
+    inner = ref.numel // ref.shape[0]
+    first, last = start // inner, (start + count - 1) // inner
+    rows = replace(
+        ref,
+        shape=(last - first + 1, *ref.shape[1:]),
+        offset=ref.offset + first * ref.strides[0],
+    )
+    found = read(rows)
+    return None if found is None else found.reshape(-1)[start - first * inner :][:count]
