@@ -48,8 +48,9 @@ def _take(text: str, width: int) -> str:
 def abbreviate(name: str, width: int) -> str:
     """Return a dotted name with its words cut to their initials, from the left, until it fits.
 
-    ``model.transformer.decoder.layers.11.norm1.weight`` becomes ``m.t.d.layers.11.norm1.weight``:
-    numbers and the last word stay.  What is still too long loses its middle.
+    ``model.transformer.decoder.layers.11.lora_A.weight`` becomes ``m.t.d.layers.11.lora_A.weight``:
+    numbers and the last word stay, and ``lora_A`` would become ``lA``.  What is still too long
+    loses its middle.
     """
     words = name.split(".")
     excess = display_width(name) - width
@@ -57,8 +58,8 @@ def abbreviate(name: str, width: int) -> str:
         if excess <= 0:
             break
         if not word.isdecimal() and len(word) > 1:
-            words[index] = word[0]
-            excess -= display_width(word) - display_width(word[0])
+            words[index] = "".join(part[0] for part in word.split("_") if part) or word[0]
+            excess -= display_width(word) - display_width(words[index])
     return shorten(".".join(words), width)
 
 

@@ -7,12 +7,14 @@ writes nothing.  Its keyword parameters are its options; their names, defaults a
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ckptools.errors import NoSuchTensor, OperationError
 from ckptools.layouts.parameters.naming import identify
+from ckptools.layouts.parameters.problem import parameter_shape
 from ckptools.names import patterns
 from ckptools.registry import Registry
 from ckptools.surgery.edits import Edits
@@ -104,8 +106,16 @@ def chosen(
     tensors = {tensor.name: tensor for tensor in weight_set(checkpoint, set)}
     if not module:
         return list(tensors.values())
-    names = {name for pattern in module for name in patterns.select(pattern, tensors)}
+    try:
+        names = {name for pattern in module for name in patterns.select(pattern, tensors)}
+    except NoSuchTensor as error:
+        near = error.next or f"see its names: {shlex.join(_listing(checkpoint.path))}"
+        raise NoSuchTensor(error.message, where=checkpoint.path, next=near) from None
     return [tensor for name, tensor in tensors.items() if name in names]
+
+
+def _listing(path: str) -> tuple[str, ...]:
+    return "ckptools", "inspect", "--list", path
 
 
 def weight_set(checkpoint: Checkpoint, name: str | None) -> tuple[NamedTensor, ...]:
@@ -129,16 +139,28 @@ def states_of(
 ) -> dict[str, tuple[OptimizerState, ParameterState]]:
     """Return the optimizer state of each tensor that has one, by name.
 
-    Raises OperationError when the optimizer's states have no names, so that it is unknown which
-    of them belong to the tensors.
+    Raises OperationError when a state without a name may belong to a tensor that has none.
     """
-    wanted = {(tensor.set, tensor.name) for tensor in tensors}
+    wanted = {(tensor.set, tensor.name): tensor for tensor in tensors}
     found: dict[str, tuple[OptimizerState, ParameterState]] = {}
-    for optimizer in optimizers_of(checkpoint, {set for set, _ in wanted}):
+    for optimizer in _named(checkpoint, {set for set, _ in wanted}):
+        lone = dict(wanted)
         for state in optimizer.states:
-            if state.name is not None and (optimizer.set, state.name) in wanted:
-                found[state.name] = (optimizer, state)
+            key = (optimizer.set or "", state.name or "")
+            if key in wanted:
+                found[key[1]] = (optimizer, state)
+                lone.pop(key, None)
+        shapes = {tensor.ref.shape for tensor in lone.values() if tensor.kind == "parameter"}
+        nameless = [s for s in optimizer.states if s.name is None and s.has_state]
+        if any(_may_be_of(state, shapes) for state in nameless):
+            raise _unknown(checkpoint, optimizer, len(nameless))
     return found
+
+
+def _may_be_of(state: ParameterState, shapes: set[tuple[int, ...]]) -> bool:
+    """Return whether a state may belong to a parameter of one of these shapes."""
+    shape = parameter_shape(state)
+    return bool(shapes) if shape is None else shape in shapes
 
 
 def optimizers_of(
@@ -151,22 +173,33 @@ def optimizers_of(
     Raises OperationError when a state (with ``stateless`` also a parameter without any) still has
     no name.
     """
+    wanted = _named(checkpoint, sets, stateless=stateless)
+    for optimizer in wanted:
+        if nameless := _nameless(optimizer, stateless):
+            raise _unknown(checkpoint, optimizer, nameless)
+    return wanted
+
+
+def _named(
+    checkpoint: Checkpoint, sets: Iterable[str], *, stateless: bool = False
+) -> list[OptimizerState]:
+    """Return the optimizers that train some weight sets, named as well as can be."""
     known = set(sets)
     wanted = [one for one in checkpoint.optimizers if one.set is None or one.set in known]
     if any(_nameless(one, stateless) for one in wanted):
         checkpoint = identify(checkpoint)
         wanted = [one for one in checkpoint.optimizers if one.set is None or one.set in known]
-    for optimizer in wanted:
-        nameless = _nameless(optimizer, stateless)
-        if nameless:
-            raise OperationError(
-                f"{nameless} of {len(optimizer.states)} optimizer states have no name, "
-                "so it is unknown which belong to the module",
-                where=f"{checkpoint.path}: {optimizer.key}",
-                next="pass --optimizer keep, or give the optimizer up first: "
-                f"ckptools reset-optimizer {checkpoint.path}",
-            )
     return wanted
+
+
+def _unknown(checkpoint: Checkpoint, optimizer: OptimizerState, nameless: int) -> OperationError:
+    return OperationError(
+        f"{nameless} of {len(optimizer.states)} optimizer states have no name, "
+        "so it is unknown which belong to the module",
+        where=f"{checkpoint.path}: {optimizer.key}",
+        next="pass --optimizer keep, or give the optimizer up first: "
+        + shlex.join(("ckptools", "reset-optimizer", checkpoint.path)),
+    )
 
 
 def _nameless(optimizer: OptimizerState, stateless: bool) -> int:

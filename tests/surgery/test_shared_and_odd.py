@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ckptools.errors import OperationError, WouldOverwrite
+from ckptools.errors import NoSuchTensor, OperationError, WouldOverwrite
 from ckptools.report import render
 from ckptools.workflows.operate import operate, undo
 from tests.builders.training_files import Tiny, load, train
@@ -206,3 +206,29 @@ def test_a_factor_that_makes_infinities_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OperationError, match=r"a\.weight: values up to 300 times 1000"):
         operate("rescale", tmp_path / "a.pth", module="a", factor=1000.0)
     operate("rescale", tmp_path / "a.pth", module="a", factor=-200.0)
+
+
+def test_a_state_without_a_name_stops_only_what_it_may_belong_to(tmp_path: Path) -> None:
+    names = ["inner.weight", "one.weight", "two.weight"]
+    shapes = [(4, 6), (5, 4), (5, 4)]
+    weights = {name: torch.randn(shape) for name, shape in zip(names, shapes, strict=True)}
+    state = {
+        index: {"step": 1, "exp_avg": torch.zeros(shape), "exp_avg_sq": torch.zeros(shape)}
+        for index, shape in enumerate(shapes[:2])
+    }
+    group = {"params": [0, 1], "lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}
+    saved = {"model": weights, "optimizer": {"state": state, "param_groups": [group]}}
+    torch.save(saved, tmp_path / "a.pth")
+    receipt = operate("reset", tmp_path / "a.pth", module="inner")
+    (change,) = receipt.changes
+    assert change.slots == {"exp_avg": "zero", "exp_avg_sq": "zero", "step": "zero"}
+    with pytest.raises(OperationError, match="1 of 2 optimizer states have no name"):
+        operate("reset", tmp_path / "a.pth", module="two", force=True)
+
+
+def test_a_pattern_that_matches_nothing_says_where_names_are(tmp_path: Path) -> None:
+    torch.save(Tiny().state_dict(), tmp_path / "my run.pth")
+    with pytest.raises(NoSuchTensor, match=r"ckptools inspect --list '.*my run\.pth'$"):
+        operate("reset", tmp_path / "my run.pth", module="qqq")
+    with pytest.raises(NoSuchTensor, match="nearest: norm"):
+        operate("reset", tmp_path / "my run.pth", module="norm9")

@@ -59,7 +59,8 @@ def reset(
     """
     tensors = chosen(checkpoint, module, set)
     everything = weight_set(checkpoint, tensors[0].set)
-    states = states_of(checkpoint, everything) if optimizer != "keep" else {}
+    looked_at = everything if optimizer == "warm" else tensors
+    states = states_of(checkpoint, looked_at) if optimizer != "keep" else {}
     fill = _source(everything, init, from_checkpoint, model, seed)
     edits = Edits(notes=standing_notes(states[t.name] for t in tensors if t.name in states))
     for tensor in tensors:
