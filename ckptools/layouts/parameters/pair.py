@@ -31,12 +31,16 @@ _RUN = 128
 _SHORT = 16
 #: Times the median size beyond which one element would drown the others.
 _DROWNS = 50.0
+#: What is left of two directions once the weight's part is taken out: below it, only rounding.
+_PARALLEL = 1e-8
 #: Median best correlation from which files count as consecutive.
 _CONSECUTIVE = 0.95
 #: Between consecutive files: the least correlation that proves...
 _PROVES = 0.9
 #: ... and how much closer to 1 it must be than any other.
 _CLOSER = 0.2
+#: Correlations closer to each other than this are equal, as where all signs of two steps are alike.
+_ROUNDING = 1e-9
 #: Further apart: lead over every other parameter and every other state that proves a matrix, at
 #: least and in units of what chance gives; vectors' movements are too much alike.
 _LEAD, _CHANCES = 0.15, 6.0
@@ -123,8 +127,9 @@ def _scores(slots: list[int], candidates: list[int], shape: Shape, moves: Moves)
     if not signed:
         return np.asarray(np.maximum(plain, 0))
     aside, along = told @ weights.T, (steps_unit * weights).sum(axis=1)
+    left = (1 - aside**2) * (1 - along**2)
     with np.errstate(all="ignore"):
-        partial = (plain - aside * along) / np.sqrt((1 - aside**2) * (1 - along**2))
+        partial = np.where(left > _PARALLEL, (plain - aside * along) / np.sqrt(left), plain)
     return np.asarray(np.maximum(np.nan_to_num(np.maximum(partial, plain)), 0))
 
 
@@ -183,7 +188,7 @@ def _proved(classes: list[_Class], consecutive: bool) -> dict[int, int]:
 
 def _stands_out(own: float, rival: float, shape: Shape, consecutive: bool) -> bool:
     if consecutive:
-        return own >= _PROVES and 1 - own <= _CLOSER * (1 - rival)
+        return own >= _PROVES and max(1 - own, _ROUNDING) <= _CLOSER * (1 - rival)
     lead = max(_LEAD, _CHANCES / math.sqrt(min(math.prod(shape), _ELEMENTS)))
     return len(shape) > 1 and own >= _LEAST and own - rival >= lead
 

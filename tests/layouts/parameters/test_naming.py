@@ -173,3 +173,27 @@ def test_files_that_cannot_be_read_leave_names_by_order(tmp_path: Path) -> None:
     found = standings(identify(layouts.open(path)), truth)
     assert not any("wrong" in word for word in found)
     assert found["by_order"] > 0.8 * len(truth)
+
+
+def test_gains_that_all_stepped_alike_are_not_told_apart_by_their_steps(tmp_path: Path) -> None:
+    """Lion moves every element by one rate: gains whose signs agree have moved identically."""
+    rate, generator = 1e-3, torch.Generator().manual_seed(0)
+    names = [f"{block}.{part}" for block in "abc" for part in ("weight", "gain")]
+    gradients = {n: torch.randn(8, 8, generator=generator) for n in names if "weight" in n}
+    gradients |= {n: torch.rand(64, generator=generator) + 0.1 for n in names if "gain" in n}
+    weights = {n: torch.ones_like(g) for n, g in gradients.items()}
+    means = {n: torch.zeros_like(g) for n, g in gradients.items()}
+    found = []
+    for step in (1, 2):
+        weights = {n: w - rate * torch.sign(gradients[n]) for n, w in weights.items()}
+        means = {n: 0.99 * m + 0.01 * gradients[n] for n, m in means.items()}
+        group = {"lr": rate, "betas": (0.9, 0.99), "weight_decay": 0.0, "params": list(range(6))}
+        state = {i: {"exp_avg": means[name]} for i, name in enumerate(names)}
+        path = tmp_path / f"{step}.pth"
+        torch.save({"model": weights, "optimizer": {"state": state, "param_groups": [group]}}, path)
+        found.append(layouts.open(path))
+    named = identify_pair(*found).optimizers[0]
+    assert [state.name for state in named.states] == names
+    gains = [s.standing for s in named.states if s.name is not None and "gain" in s.name]
+    assert gains == ["by_order"] * 3
+    assert {s.standing for s in named.states} == {"by_order", "sure"}
