@@ -39,10 +39,10 @@ def _kind(name: str, slots: str = "", settings: str = "", absent: str = "") -> _
 
 #: The first row that fits counts; a state dict without any state has its settings only.
 TABLE: tuple[_Kind, ...] = (
-    _kind("Adam8bit", "state1 state2 absmax1 absmax2"),
-    _kind("Lion8bit", "state1 absmax1", "betas"),
-    _kind("SGD8bit", "state1 absmax1"),
+    _kind("Adam8bit", "state1 state2 absmax1"),
     _kind("Adam32bit", "state1 state2"),
+    _kind("Lion8bit", "state1 absmax1"),
+    _kind("Lion32bit", "state1"),
     _kind("AMSGrad", "exp_avg exp_avg_sq max_exp_avg_sq"),
     _kind("NAdam", "mu_product"),
     _kind("NAdam", settings="momentum_decay"),
@@ -99,8 +99,8 @@ def kind_of(slots: frozenset[str], settings: list[Mapping[str, Any]]) -> str:
     """
     keys = frozenset(key for group in settings for key in group)
     name = next((kind.name for kind in TABLE if kind.fits(slots, keys)), "unknown")
-    if name == "Lion8bit":
-        return _of_one_slot(settings)
+    if "state1" in slots:
+        return _bitsandbytes(settings, name)
     if name != "Adam":
         return name
     if any(group.get("amsgrad") is True for group in settings):
@@ -108,17 +108,22 @@ def kind_of(slots: frozenset[str], settings: list[Mapping[str, Any]]) -> str:
     return "AdamW" if _decoupled(settings) else "Adam"
 
 
-def _of_one_slot(settings: list[Mapping[str, Any]]) -> str:
-    """Return which of bitsandbytes' optimizers keeps one slot: it calls all their settings betas.
+def _bitsandbytes(settings: list[Mapping[str, Any]], name: str) -> str:
+    """Return which of bitsandbytes' optimizers it is: it calls all their settings betas.
 
-    SGD's are momentum and dampening, RMSprop's alpha and momentum; only RMSprop has an eps.
+    SGD's are momentum and dampening, RMSprop's alpha and momentum, Adagrad's both zero; AdEMAMix
+    has three.  SGD alone has no eps.
     """
     betas: Sequence[Any] = next(
         (g["betas"] for g in settings if isinstance(g.get("betas"), (list, tuple))), ()
     )
-    if len(betas) == 2 and not betas[1]:
-        return "RMSprop8bit" if any(group.get("eps") for group in settings) else "SGD8bit"
-    return "Lion8bit"
+    kind, bits = (name[:-4], "8bit") if name.endswith("8bit") else (name[:-5], "32bit")
+    if len(betas) == 3:
+        return "AdEMAMix" + bits
+    if kind == "Lion" and len(betas) == 2 and not betas[1]:
+        adaptive = "RMSprop" if betas[0] else "Adagrad"
+        return (adaptive if any(group.get("eps") for group in settings) else "SGD") + bits
+    return name
 
 
 def _decoupled(settings: list[Mapping[str, Any]]) -> bool:

@@ -77,6 +77,11 @@ def test_kinds_from_other_packages() -> None:
     assert made({"step": 3, **block}, betas=(0.9, 0.99), eps=0.0).kind == "Lion8bit"
     assert made({"step": 3, **block}, betas=(0.9, 0.0), eps=0.0).kind == "SGD8bit"
     assert made({"step": 3, **block}, betas=(0.99, 0.0), eps=1e-8).kind == "RMSprop8bit"
+    assert made({"step": 3, **block}, betas=(0.0, 0.0), eps=1e-10).kind == "Adagrad8bit"
+    assert made({"step": 3, **block}, betas=(0.9, 0.99, 0.999), eps=1e-8).kind == "AdEMAMix8bit"
+    short = {"step": 3, "state1": block["state1"]}
+    assert made(short, betas=(0.9, 0.99), eps=0.0, weight_decay=0.01).kind == "Lion32bit"
+    assert made(short, betas=(0.9, 0.0), eps=0.0).kind == "SGD32bit"
     assert made({"exp_avg": np.zeros(2)}, betas=(0.9, 0.99), weight_decay=0.0).kind == "Lion"
     rows = {"exp_avg_sq_row": np.zeros(2), "exp_avg_sq_col": np.zeros(2), "RMS": 0.1}
     assert made(rows, clip_threshold=1.0, decay_rate=-0.8).kind == "Adafactor"
