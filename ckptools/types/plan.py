@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from ckptools.types.blocks import Block, Column, Facts, FindingList, Heading, Paragraph, Table
@@ -112,8 +113,14 @@ class Receipt:
             blocks.append(_table(self.changes))
         blocks += [Paragraph(note) for note in self.notes]
         if self.undo:
-            blocks.append(Paragraph(say("undo with: {command}", command=_undo(self.undo))))
+            command = _undo(self.undo, force=self._in_place())
+            blocks.append(Paragraph(say("undo with: {command}", command=command)))
         return blocks
+
+    def _in_place(self) -> bool:
+        """Return whether the source was replaced: a file, or the folder that its index lies in."""
+        source, output = (PurePath(str(one["path"])) for one in (self.source, self.output))
+        return output in (source, source.parent)
 
     def _done(self, path: str) -> str:
         """Return what was done, or would be."""
@@ -135,10 +142,10 @@ class Receipt:
         return (source, kept) if self.changes or self.untouched else (source,)
 
 
-def _undo(path: str) -> str:
+def _undo(path: str, *, force: bool) -> str:
     """Return the command of the way back, ready to be pasted into a shell."""
     safe = f"./{path}" if path.startswith("-") else path  # no option
-    return shlex.join(("ckptools", "undo", safe))
+    return shlex.join(("ckptools", "undo", safe, *(["--force"] if force else [])))
 
 
 def _table(changes: tuple[TensorChange, ...]) -> Table:

@@ -161,6 +161,19 @@ def _run(
         return papers.receipt
 
 
+def _of_links(source: Path, target: Path) -> tuple[str, ...]:
+    """Say that other names of a file that is replaced keep what it was."""
+    others = os.stat(source).st_nlink - 1
+    if not others or not source.is_file() or not _same(source, target):
+        return ()
+    words = say(
+        "{path} has {others} other names (hard links): they keep the old content.",
+        path=source,
+        others=others,
+    )
+    return (words,)
+
+
 def _with_standing(receipt: Receipt, target: Target) -> Receipt:
     """Return the receipt of a dry run, with a word on what stands where a real one would write."""
     if target.force or not os.path.lexists(target.path):
@@ -306,7 +319,7 @@ def _target(
         source = shards.folder_of(checkpoint.container)
         _require_folder(checkpoint, output, in_place)
     path = source if in_place else Path(output) if output else beside(checkpoint, name)
-    if not in_place and path.exists() and os.path.samefile(path, source):
+    if not in_place and _same(path, source):
         raise OperationError(
             "would replace its own source", where=str(path), next="pass --in-place, or -o another"
         )
@@ -358,7 +371,11 @@ def _receipt(
         changes=tuple(change for one in planned for change in one.changes),
         untouched=min(one.untouched for one in planned),
         dry_run=True,
-        notes=(*(note for one in planned for note in one.edits.notes), *([partly] * (not verify))),
+        notes=(
+            *(note for one in planned for note in one.edits.notes),
+            *_of_links(Path(source), target.path),
+            *([partly] * (not verify)),
+        ),
     )
 
 
@@ -425,14 +442,20 @@ def undo(receipt: _Path, output: _Path | None = None, *, force: bool = False) ->
         verified=True,
     )
     if output is None and way_back.stands(header, back):
+        # the output of a run in place is the checkpoint itself
+        superfluous = undo_file if _same(changed, back) else changed
         words = say(
             "It was still there, byte for byte: nothing was written.  Delete {changed} to forget "
             "the operation.",
-            changed=changed,
+            changed=superfluous,
         )
         return replace(done, notes=(words,), unneeded=True)
     way_back.restore(undo_file, changed, Target(back, force))
     return done
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and os.path.samefile(one, other)
 
 
 def _pair(path: Path) -> tuple[Path, Path]:

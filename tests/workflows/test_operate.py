@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import shutil
 import sys
 import tracemalloc
 import zipfile
@@ -157,6 +159,24 @@ def test_undo_gives_the_source_back(healthy: Path, in_place: bool) -> None:
     assert back.output["path"] == str(healthy)
     assert sha(healthy) == before
     assert not [path for path in healthy.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_undone_in_place_nobody_is_told_to_delete_the_checkpoint(
+    healthy: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "run.pth"
+    shutil.copy(healthy, source)
+    os.link(source, tmp_path / "kept.pth")
+    done = operate("rescale", source, module="decoder", factor=2.0, in_place=True)
+    assert any("hard links" in note for note in done.notes)
+    assert " ".join(render(done, "table", width=160).split()).endswith("run.undo --force")
+    undo(str(done.undo), force=True)
+    assert source.read_bytes() == healthy.read_bytes()
+    again = undo(source)
+    assert "wrote" not in render(again, "table")
+    (words,) = again.notes
+    assert "run.undo" in words
+    assert "run.pth" not in words
 
 
 def test_a_bare_name_in_the_current_folder(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
