@@ -193,7 +193,7 @@ def _state_jobs(
 ) -> list[Job]:
     """Return one job for the slots that are read with the weight, and one for each other slot."""
     parts = []
-    for slot, ref in state.slots.items():
+    for slot, ref in slots.measured(optimizer, state).items():
         part = _part(ref, (optimizer.key, f"state[{state.id}].{slot}"), refused)
         if part is not None:
             part.slot = slot

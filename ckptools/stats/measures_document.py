@@ -123,6 +123,11 @@ class Writer:
                     "statistics": self._statistics(found.statistics.get(slot)),
                 }
                 for slot, ref in state.slots.items()
+            ]
+            + [
+                {"name": slot, "ref": None, "statistics": self._statistics(statistics)}
+                for slot, statistics in found.statistics.items()
+                if slot not in state.slots  # as eight-bit moments decode
             ],
             "measures": encode(joint) if measures is not None else None,
         }
@@ -265,7 +270,8 @@ class Reader:
         )
 
     def _state(self, place: tuple[int, int], raw: dict[str, Any]) -> ParameterState:
-        slots = {_text(slot["name"]): _read_ref(slot["ref"]) for slot in raw["slots"]}
+        kept = (slot for slot in raw["slots"] if slot["ref"] is not None)
+        slots = {_text(slot["name"]): _read_ref(slot["ref"]) for slot in kept}
         if raw["measures"] is not None:
             found = {
                 _text(slot["name"]): self._statistics(slot["statistics"])

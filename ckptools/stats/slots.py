@@ -5,8 +5,8 @@ For Adam and its kin with stored moments m, v at the parameter's own step t::
     m_hat = m / (1 - beta1**t)     v_hat = v / (1 - beta2**t)     u = m_hat / (sqrt(v_hat) + eps)
 
 ``u`` is the direction of the next step if it brought no new gradient; AMSGrad divides by the
-largest v so far; SGD with momentum moves along its buffer.  Decoupled weight decay is no part of
-the direction.
+largest v so far; SGD and RMSprop with momentum move along their buffer, Lion along the signs of its
+mean.  Decoupled weight decay is no part of the direction.  Eight-bit moments count as they decode.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ckptools.layouts.parameters.blockwise import is_decoded, usual
 from ckptools.sources.arrays import read_array
 from ckptools.stats.families import DTYPES, Family, family
 from ckptools.stats.kernel import Engine
@@ -28,7 +29,10 @@ from ckptools.types.measurements import SlotMeasures, Statistics
 from ckptools.types.tensor import FLOATING, TensorRef
 
 #: optimizer kinds with first and second moments as Adam keeps them
-ADAM = frozenset({"Adam", "AdamW", "AMSGrad"})
+ADAM = frozenset({"Adam", "AdamW", "AMSGrad", "Adam8bit", "Adam32bit"})
+#: those that move along a buffer, where they have one
+_BUFFERED = frozenset({"SGD", "RMSprop", "SGD8bit", "SGD32bit"})
+_LION = frozenset({"Lion", "Lion8bit", "Lion32bit"})
 _TINY = 1e-300
 _BFLOAT16 = DTYPES["bfloat16"]
 
@@ -39,7 +43,8 @@ class Direction:
 
     Attributes
     ----------
-    first, second: slots of the numerator and the denominator (None for SGD).
+    first, second: slots of the numerator and the denominator (None for SGD and Lion).
+    signs: whether only the signs of the numerator count.
     gain: 1 / (1 - beta1**t), or 1.
     root: 1 / sqrt(1 - beta2**t), or 1.
     eps, rate: as in the parameter group; rate is None where the file does not say.
@@ -51,6 +56,7 @@ class Direction:
     root: float = 1.0
     eps: float = 0.0
     rate: float | None = None
+    signs: bool = False
 
 
 class Joint:
@@ -83,6 +89,7 @@ class Joint:
     def _add_momentum(self, weight: NDArray[Any], buffer: NDArray[Any]) -> None:
         with np.errstate(invalid="ignore"):
             w, u = weight.astype(np.float64), buffer.astype(np.float64)
+            u = np.sign(u) if self.direction.signs else u
         kept = np.isfinite(w) & np.isfinite(u)
         w, u = w[kept], u[kept]
         self.sums[:3] += (u * u).sum(), (w * u).sum(), u.size
@@ -114,20 +121,37 @@ def _single(part: NDArray[Any]) -> NDArray[Any]:
         return part.astype(np.float32)
 
 
+def measured(optimizer: OptimizerState, state: ParameterState) -> Mapping[str, TensorRef]:
+    """Return what is measured of a state: its slots, eight-bit codes and tables as they decode.
+
+    The maxima of the blocks are measured, too: no element passes them.
+    """
+    held = usual(optimizer.kind, state.slots)
+    if held is state.slots:
+        return held
+    raw = {name: ref for name, ref in state.slots.items() if not name.startswith("qmap")}
+    coded = [name for name, ref in raw.items() if ref.dtype == "uint8"]
+    done = sum(map(is_decoded, held.values())) == len(coded)
+    return {**{name: ref for name, ref in raw.items() if not (done and name in coded)}, **held}
+
+
 def direction(optimizer: OptimizerState, state: ParameterState) -> Direction | None:
     """Return how ``state`` will move its parameter, or None where that is not known."""
     settings = _settings(optimizer, state)
     rate = _number(settings.get("lr"))
-    if optimizer.kind == "SGD" and _floating(state, "momentum_buffer"):
+    held = usual(optimizer.kind, state.slots)
+    if optimizer.kind in _BUFFERED and _floating(held, "momentum_buffer"):
         return Direction("momentum_buffer", None, rate=rate)
-    if optimizer.kind not in ADAM or not _floating(state, "exp_avg", "exp_avg_sq"):
+    if optimizer.kind in _LION and _floating(held, "exp_avg"):
+        return Direction("exp_avg", None, rate=rate, signs=True)
+    if optimizer.kind not in ADAM or not _floating(held, "exp_avg", "exp_avg_sq"):
         return None
     beta1, beta2 = _betas(settings)
     eps = _number(settings.get("eps"))
     corrections = (_correction(beta1, state.step), _correction(beta2, state.step))
     if eps is None or corrections[0] is None or corrections[1] is None:
         return None
-    second = "max_exp_avg_sq" if _floating(state, "max_exp_avg_sq") else "exp_avg_sq"
+    second = "max_exp_avg_sq" if _floating(held, "max_exp_avg_sq") else "exp_avg_sq"
     return Direction(
         "exp_avg", second, 1 / corrections[0], 1 / math.sqrt(corrections[1]), eps, rate
     )
@@ -217,9 +241,9 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-def _floating(state: ParameterState, *names: str) -> bool:
-    """Return whether all these slots are there, of one shape and of floating-point numbers."""
-    found = [state.slots[name] for name in names if name in state.slots]
+def _floating(held: Mapping[str, TensorRef], *names: str) -> bool:
+    """Return whether all these slots are there, and of floating-point numbers."""
+    found = [held[name] for name in names if name in held]
     if len(found) < len(names):
         return False
     known: list[Family | None] = [family(ref.dtype) for ref in found]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import hypot, isfinite, sqrt
 from typing import Any
 
-from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState
+from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, ParameterState
 from ckptools.types.finding import Finding
 from ckptools.types.measurements import Measurements, SlotMeasures, Statistics
 from ckptools.types.tensor import FLOATING, TensorRef
@@ -21,6 +21,8 @@ _SHOWN = (
 )  # fmt: skip
 _QUANTILES = ("p01", "p05", "p25", "p50", "p75", "p95", "p99")
 _SPECTRUM = ("spectral_norm", "stable_rank", "effective_rank", "edge_ratio", "method")
+#: what is measured of a weight and its optimizer state together
+_JOINT = ("next_update_ratio", "direction_rms", "cosine", "gradient_norm")
 #: settings of a parameter group that every document has, null where the file lacks them
 _SETTINGS = ("lr", "betas", "eps", "weight_decay", "momentum")
 
@@ -44,6 +46,7 @@ class TensorRow:
     tensor: NamedTensor
     statistics: Statistics | None = None
     slots: SlotMeasures | None = None
+    state: ParameterState | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the JSON of the contract."""
@@ -63,15 +66,18 @@ class TensorRow:
             "unreadable": ref.unreadable,
             "statistics": statistics_document(self.statistics),
             "slots": self._slots(),
-            "next_update_ratio": self.slots.next_update_ratio if self.slots else None,
+            **{name: getattr(self.slots, name, None) for name in _JOINT},
+            "optimizer_step": self.state.step if self.state else None,
         }
 
     def _slots(self) -> dict[str, Any]:
-        """Return a few statistics of each optimizer slot."""
+        """Return a few statistics of each optimizer slot, and of what type the file keeps it."""
         measured = self.slots.statistics if self.slots else {}
+        held = self.state.slots if self.state else {}
         names = ("l2_norm", "rms", "abs_max", "zeros", "nan", "inf")
         return {
             slot: {name: getattr(statistics, name) for name in names}
+            | {"dtype": held[slot].dtype if slot in held else "uint8"}
             for slot, statistics in measured.items()
         }
 
@@ -81,12 +87,12 @@ class TensorRow:
         measured = flat.pop("statistics") or {}
         spectrum = measured.pop("spectrum", {})
         slots = flat.pop("slots")
-        ratio = flat.pop("next_update_ratio")
+        joint = {name: flat.pop(name) for name in (*_JOINT, "optimizer_step")}
         numel = flat["numel"] = self.tensor.ref.numel
         flat |= {name: measured.get(name) for name in (*_SHOWN, *_QUANTILES)} | {"numel": numel}
         flat |= {name: spectrum.get(name) for name in _SPECTRUM if name != "method"}
         flat |= {f"{slot}_l2_norm": values["l2_norm"] for slot, values in slots.items()}
-        return flat | {"next_update_ratio": ratio}
+        return flat | joint
 
 
 @dataclass
@@ -155,24 +161,23 @@ def tensor_rows(checkpoint: Checkpoint, measurements: Measurements | None) -> li
     if measurements is None:
         return [TensorRow(one) for one in checkpoint.tensors()]
     slots = _slots_by_name(checkpoint, measurements)
+    keys = [((one.set, one.name), one) for one in checkpoint.tensors()]
     return [
-        TensorRow(
-            one, measurements.tensors.get((one.set, one.name)), slots.get((one.set, one.name))
-        )
-        for one in checkpoint.tensors()
+        TensorRow(one, measurements.tensors.get(key), *slots.get(key, (None, None)))
+        for key, one in keys
     ]
 
 
 def _slots_by_name(
     checkpoint: Checkpoint, measurements: Measurements
-) -> dict[tuple[str | None, str], SlotMeasures]:
-    """Return optimizer measures by (set, name) for the states whose parameter is known."""
+) -> dict[tuple[str | None, str], tuple[SlotMeasures, ParameterState]]:
+    """Return states and their measures by (set, name), where the parameter is known."""
     named = {}
     for index, optimizer in enumerate(checkpoint.optimizers):
         for position, state in enumerate(optimizer.states):
             measures = measurements.slots.get((index, position))
             if state.name is not None and measures is not None:
-                named[optimizer.set, state.name] = measures
+                named[optimizer.set, state.name] = measures, state
     return named
 
 
@@ -201,7 +206,10 @@ def optimizer_document(
     """Return the JSON of one optimizer."""
     states = optimizer.states
     standings = Counter(state.standing for state in states)
-    steps = [state.step for state in states if state.step is not None and isfinite(state.step)]
+    members: dict[int, list[tuple[ParameterState, SlotMeasures | None]]] = defaultdict(list)
+    for place, state in enumerate(states):
+        measured = measurements.slots.get((index, place)) if measurements else None
+        members[state.group].append((state, measured))
     return {
         "kind": optimizer.kind,
         "key": optimizer.key,
@@ -209,7 +217,9 @@ def optimizer_document(
         "parameters": sum(len(group.ids) for group in optimizer.groups),
         "with_state": sum(state.has_state for state in states),
         "without_state": [_state_name(state) for state in states if not state.has_state],
-        "steps": {"min": min(steps), "max": max(steps)} if steps else None,
+        "steps": _spread(states),
+        "moments": dict(Counter(_dtype(state) for state in states if state.slots)),
+        "not_decoded": _not_decoded(states, index, measurements),
         "groups": [
             {
                 "index": group.index,
@@ -217,6 +227,7 @@ def optimizer_document(
                 **dict.fromkeys(_SETTINGS),
                 **{key: plain_setting(value) for key, value in group.settings.items()},
                 "parameters": len(group.ids),
+                "measures": _group_measures(members[group.index]),
             }
             for group in optimizer.groups
         ],
@@ -227,6 +238,60 @@ def optimizer_document(
     }
 
 
+def _spread(states: Sequence[ParameterState]) -> dict[str, float] | None:
+    """Return the fewest and the most steps of the states that count theirs."""
+    steps = [state.step for state in states if state.step is not None and isfinite(state.step)]
+    return {"min": min(steps), "max": max(steps)} if steps else None
+
+
+def _dtype(state: ParameterState) -> str:
+    """Return the types of a state's slots of more than one element, "uint8" for eight-bit codes."""
+    held = [ref.dtype for ref in state.slots.values() if ref.numel > 1]
+    coded = "uint8" in held and "state1" in state.slots
+    return "uint8" if coded else "+".join(sorted(set(held))) or "scalar"
+
+
+def _not_decoded(
+    states: Sequence[ParameterState], index: int, measurements: Measurements | None
+) -> int:
+    """Return of how many eight-bit states the codes themselves were counted, not what they mean."""
+    slots = measurements.slots if measurements else {}
+    coded = [place for place, state in enumerate(states) if _dtype(state) == "uint8"]
+    found = [slots[index, place] for place in coded if (index, place) in slots]
+    return sum("state1" in one.statistics for one in found)
+
+
+def _group_measures(
+    members: Sequence[tuple[ParameterState, SlotMeasures | None]],
+) -> dict[str, Any] | None:
+    """Return the measures of a group's states together; None where none was measured.
+
+    Norms and the gradient norm are over all its elements, ``direction_rms`` is over those with a
+    direction, ``next_update_ratio`` is the largest of any parameter.
+    """
+    found = [measured for _, measured in members if measured is not None]
+    if not found:
+        return None
+    norms: dict[str, list[float]] = defaultdict(list)
+    for one in found:
+        for slot, statistics in one.statistics.items():
+            norms[slot].append(statistics.l2_norm or 0.0)
+    known = [
+        (one.direction_rms, max((s.numel for s in one.statistics.values()), default=0))
+        for one in found
+        if one.direction_rms is not None
+    ]
+    ratios = [one.next_update_ratio for one in found if one.next_update_ratio is not None]
+    total = sum(numel for _, numel in known)
+    return {
+        "slots": {slot: hypot(*values) for slot, values in norms.items()},
+        "next_update_ratio": max(ratios, default=None),
+        "direction_rms": sqrt(sum(r * r * n for r, n in known) / total) if total else None,
+        "gradient_norm": _together(one.gradient_norm for one in found),
+        "steps": _spread([state for state, _ in members]),
+    }
+
+
 def _state_name(state: Any) -> str:
     """Return the parameter's name, or what the file calls its state."""
     return state.name if state.name is not None else str(state.id)
@@ -234,12 +299,16 @@ def _state_name(state: Any) -> str:
 
 def _gradient_norm(index: int, measurements: Measurements | None) -> float | None:
     """Return the bias-corrected norm sqrt(sum v / (1 - beta2^t)) over all parameters."""
-    norms = [
-        measures.gradient_norm
-        for (optimizer, _), measures in (measurements.slots if measurements else {}).items()
-        if optimizer == index and measures.gradient_norm is not None
-    ]
-    return hypot(*norms) if norms else None
+    slots = measurements.slots if measurements else {}
+    return _together(
+        one.gradient_norm for (optimizer, _), one in slots.items() if optimizer == index
+    )
+
+
+def _together(norms: Iterable[float | None]) -> float | None:
+    """Return the norm of several parts taken as one vector; None where none is known."""
+    known = [norm for norm in norms if norm is not None]
+    return hypot(*known) if known else None
 
 
 def plain_setting(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -182,12 +182,28 @@ def _optimizer_facts(found: dict[str, Any]) -> list[tuple[str, Any]]:
         matched_by=found["matched_by"],
     )
     pairs.append((say("names"), named))
-    if found["kind"].endswith("8bit"):
-        eight = say("in 8 bits by blocks: they are decoded for names, but not measured or judged")
-        pairs.append((say("moments"), eight))
+    if found["moments"]:
+        pairs.append((say("moments"), _moments(found)))
     if found["gradient_norm"] is not None:
         pairs.append((say("gradient norm"), found["gradient_norm"]))
     return pairs
+
+
+def _moments(found: dict[str, Any]) -> str:
+    """Return of what type the optimizer's slots are."""
+    types = found["moments"]
+    plain = join(name if len(types) == 1 else f"{n:,} {name}" for name, n in types.items())
+    if "uint8" not in types:
+        return plain
+    if found["not_decoded"]:
+        return say(
+            "{types}: 8 bits by blocks; {number:,} could not be decoded and were not measured",
+            types=plain,
+            number=found["not_decoded"],
+        )
+    return say(
+        "{types}: 8 bits by blocks, measured as they decode; no bound is judged", types=plain
+    )
 
 
 def _groups(groups: Sequence[dict[str, Any]]) -> Table:
@@ -201,10 +217,24 @@ def _groups(groups: Sequence[dict[str, Any]]) -> Table:
         Column("betas", say("betas")),
         Column("momentum", say("momentum"), "number"),
         Column("eps", say("eps"), "number"),
+        Column("update", say("update"), "number"),
+        Column("direction", say("rms m̂/√v̂"), "number"),
+        Column("norm", say("gradient norm"), "number"),
     ]
+    groups = [{**group, **_shown_measures(group["measures"] or {})} for group in groups]
+    wanted = wanted if len(groups) > 1 else wanted[:-1]  # one group's norm is the optimizer's
     columns = [one for one in wanted if any(group.get(one.key) is not None for group in groups)]
     rows = _folded(groups, [one.key for one in columns if one.key not in ("index", "parameters")])
     return Table(tuple(columns), tuple(rows[:_GROUPS]), hidden=max(len(rows) - _GROUPS, 0))
+
+
+def _shown_measures(measures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a group's row shows of its measures."""
+    return {
+        "update": measures.get("next_update_ratio"),
+        "direction": measures.get("direction_rms"),
+        "norm": measures.get("gradient_norm"),
+    }
 
 
 def _folded(groups: Sequence[dict[str, Any]], settings: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,37 @@ class TestOptimizer:
         found = optimizer_document(evidence.checkpoint.optimizers[0], 0, measured)
         assert found["gradient_norm"] == 5.0
         assert found["steps"] == {"min": 768.0, "max": 768.0}
+
+    def test_a_group_has_the_measures_of_its_states_together(self) -> None:
+        evidence = healthy.trained_transformer()
+        assert evidence.checkpoint is not None
+        optimizer = evidence.checkpoint.optimizers[0]
+        first = optimizer.groups[0].index
+        others = [i for i, s in enumerate(optimizer.states) if s.group == first][:2]
+        assert len(others) == 2
+        sizes = ((3.0, 1.0, 1), (4.0, 0.5, 3))
+        slots = {
+            (0, i): SlotMeasures(
+                {"exp_avg": Statistics(numel, numel, l2_norm=norm)},
+                next_update_ratio=rms / 100,
+                direction_rms=rms,
+                gradient_norm=norm,
+            )
+            for i, (norm, rms, numel) in zip(others, sizes, strict=True)
+        }
+        found = optimizer_document(optimizer, 0, Measurements({}, slots))
+        measures = found["groups"][0]["measures"]
+        assert measures["slots"] == {"exp_avg": 5.0}
+        assert (measures["gradient_norm"], measures["next_update_ratio"]) == (5.0, 0.01)
+        assert measures["direction_rms"] == pytest.approx(math.sqrt((1 + 3 * 0.25) / 4))
+        assert measures["steps"] == {"min": 768.0, "max": 768.0}
+        assert all(one["measures"] is None for one in found["groups"][1:])
+        assert found["moments"] == {"float32": sum(bool(s.slots) for s in optimizer.states)}
+
+    def test_what_was_measured_of_weight_and_state_stands_with_the_tensor(self) -> None:
+        row = inspection(healthy.trained_transformer()).document()["tensors"][0]
+        assert row["slots"]["exp_avg"]["dtype"] == "float32"
+        assert {"direction_rms", "cosine", "gradient_norm", "optimizer_step"} <= row.keys()
 
     def test_parameters_without_state_are_named(self) -> None:
         evidence = healthy.epoch_zero()

@@ -1,4 +1,4 @@
-"""States in eight bits by blocks, as bitsandbytes keeps them.
+"""States in eight bits by blocks, as bitsandbytes keeps them, under the names of other optimizers.
 
 A slot is three tensors: a code for each element, a table of 256 values in [-1, 1], and for each
 block of consecutive elements its largest magnitude::
@@ -10,16 +10,21 @@ Short parameters keep their state in single precision under the same names, with
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.layouts.parameters.reading import read, read_at
-from ckptools.types.tensor import TensorRef
+from ckptools.sources.arrays import read_array
+from ckptools.types.tensor import FLOATING, Storage, TensorRef
 
 #: How long blocks may be.
 _BLOCKS = (64, 128, 256, 512, 1024, 2048, 4096)
+#: What an optimizer of one slot calls it elsewhere, by the kind without its bits.
+_ONLY = {"SGD": "momentum_buffer", "RMSprop": "square_avg", "Adagrad": "sum"}
 
 
 def is_blockwise(slots: Mapping[str, TensorRef]) -> bool:
@@ -27,43 +32,102 @@ def is_blockwise(slots: Mapping[str, TensorRef]) -> bool:
     return "state1" in slots
 
 
-def slot_names(slots: Mapping[str, TensorRef]) -> dict[str, str]:
-    """Return under which number each slot lies, by the name that it has elsewhere.
+def usual(kind: str, slots: Mapping[str, TensorRef]) -> Mapping[str, TensorRef]:
+    """Return the slots under the names that they have elsewhere, decoded when they are read.
 
-    A single slot may be Lion's mean or SGD's buffer: both are running means of gradients.
-    """
-    if not is_blockwise(slots):
-        return {}
-    return {"exp_avg": "1", "exp_avg_sq": "2"} if "state2" in slots else {"exp_avg": "1"}
-
-
-def dequantised(
-    slots: Mapping[str, TensorRef], number: str, picked: NDArray[np.int64] | None = None
-) -> NDArray[np.float64] | None:
-    """Return the values of a slot, all in its shape or those at flat positions.
-
-    None where a part is missing or does not fit, or cannot be read.
+    A slot whose parts are missing or do not fit is left out; other optimizers' slots are returned
+    as they are.  The values are an approximation: no bound of an exact history holds for them.
 
     Parameters
     ----------
-    number: "1" or "2", the slot's number in its parts' names.
-    picked: rising flat positions.
+    kind: of the optimizer; tells what a single slot is.
     """
-    ref, table, largest = (slots.get(f"{part}{number}") for part in ("state", "qmap", "absmax"))
-    codes = None if ref is None else read(ref) if picked is None else read_at(ref, picked)
-    if ref is None or codes is None or (table is None and largest is None):
-        return None if codes is None else codes.astype(np.float64)
-    values, sizes = (None if one is None else read(one) for one in (table, largest))
-    if values is None or sizes is None or values.size < 256 or ref.dtype != "uint8":
-        return None
-    block = block_length(ref.numel, sizes.size)
-    if block is None:
-        return None
-    places = np.arange(ref.numel).reshape(ref.shape) if picked is None else picked
-    table64, sizes64 = values.reshape(-1).astype(np.float64), sizes.reshape(-1).astype(np.float64)
-    return np.asarray(table64[codes.astype(np.int64)] * sizes64[places // block])
+    if not is_blockwise(slots):
+        return slots
+    only = _ONLY.get(kind.removesuffix("8bit").removesuffix("32bit"), "exp_avg")
+    names = {"exp_avg": "1", "exp_avg_sq": "2"} if "state2" in slots else {only: "1"}
+    found = {name: _slot(slots, number) for name, number in names.items()}
+    return {name: ref for name, ref in found.items() if ref is not None}
+
+
+def is_decoded(ref: TensorRef) -> bool:
+    """Return whether a tensor's values are decoded when they are read."""
+    return ref.storage is not None and isinstance(ref.storage.source, _Decoder)
 
 
 def block_length(numel: int, count: int) -> int | None:
     """Return how long the blocks are, of which ``count`` hold ``numel`` elements."""
     return next((length for length in _BLOCKS[::-1] if -(-numel // length) == count), None)
+
+
+def _slot(slots: Mapping[str, TensorRef], number: str) -> TensorRef | None:
+    """Return one slot in single precision, or None where it cannot be decoded."""
+    codes, table, largest = (slots.get(f"{part}{number}") for part in ("state", "qmap", "absmax"))
+    if codes is None or (codes.dtype in FLOATING and table is None and largest is None):
+        return codes
+    if table is None or largest is None or codes.dtype != "uint8" or table.numel < 256:
+        return None
+    block = block_length(codes.numel, largest.numel)
+    within = codes.storage is not None and codes.storage.deflated is None and codes.contiguous
+    readable = all(one.readable for one in (codes, table, largest))
+    if block is None or not within or not readable:
+        return None
+    source = _Decoder(codes, table, largest, block)
+    name = f"{source.codes.name} decoded"
+    storage = Storage(name, source, 0, source.size, source.size, sys.byteorder)
+    return TensorRef("float32", codes.shape, codes.strides, 0, storage)
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """A source of the values that codes stand for, in single precision."""
+
+    ref: TensorRef
+    table: TensorRef
+    largest: TensorRef
+    block: int
+
+    @property
+    def codes(self) -> Storage:
+        """Where the codes lie."""
+        assert self.ref.storage is not None
+        return self.ref.storage
+
+    @property
+    def name(self) -> str:
+        """The path of the file."""
+        return self.codes.source.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of all values."""
+        return 4 * self.ref.numel
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The file's, and where the codes lie in it."""
+        return (*self.codes.source.identity, "decoded", self.codes.start, self.ref.offset)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset``, both whole values."""
+        return self._values(offset // 4, length // 4).tobytes()
+
+    def readinto_at(self, offset: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from ``offset``, both whole values."""
+        buffer[:] = self._values(offset // 4, len(buffer) // 4).view(np.uint8).data
+
+    def close(self) -> None:
+        """Do nothing: the file belongs to others."""
+
+    @cached_property
+    def _scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        table, largest = (read_array(one).reshape(-1) for one in (self.table, self.largest))
+        return table.astype(np.float32, copy=False), largest.astype(np.float32, copy=False)
+
+    def _values(self, start: int, count: int) -> NDArray[np.float32]:
+        at = self.ref.offset + start
+        codes = read_array(replace(self.ref, shape=(count,), strides=(1,), offset=at))
+        table, largest = self._scale
+        blocks = np.arange(start, start + count) // self.block
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.asarray(table[codes] * largest[blocks])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.layouts.parameters.blockwise import dequantised, slot_names
+from ckptools.layouts.parameters.blockwise import usual
 from ckptools.layouts.parameters.decide import Answer, decide, laws_of, patterns
 from ckptools.layouts.parameters.directions import Direction, Doubles, direction
 from ckptools.layouts.parameters.pair import decide_pair
@@ -181,24 +181,19 @@ class _FileMoves:
         settings: Mapping[str, Any] = {}
         if 0 <= state.group < len(self._newer.groups):
             settings = self._newer.groups[state.group].settings
-        old = None if before is None else _slots(before, picked)
-        return direction(_slots(state, picked), old, settings, state.step)
+        old = None if before is None else self._slots(before, picked)
+        return direction(self._slots(state, picked), old, settings, state.step)
 
     def group(self, slot: int) -> int:
         return self._newer.states[slot].group
 
-
-def _slots(state: ParameterState, picked: NDArray[np.int64]) -> dict[str, Doubles]:
-    found = {}
-    for name, ref in state.slots.items():
-        values = read_at(ref, picked) if ref.numel > int(picked.max(initial=0)) else None
-        if values is not None:
-            found[name] = values
-    for name, number in slot_names(state.slots).items():
-        values = dequantised(state.slots, number, picked)
-        if values is not None:
-            found[name] = values
-    return found
+    def _slots(self, state: ParameterState, picked: NDArray[np.int64]) -> dict[str, Doubles]:
+        found = {}
+        for name, ref in usual(self._newer.kind, state.slots).items():
+            values = read_at(ref, picked) if ref.numel > int(picked.max(initial=0)) else None
+            if values is not None:
+                found[name] = values
+        return found
 
 
 @dataclass(frozen=True, slots=True)

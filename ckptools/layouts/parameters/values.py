@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ckptools.layouts.parameters.blockwise import dequantised, slot_names
+from ckptools.layouts.parameters.blockwise import usual
 from ckptools.layouts.parameters.problem import FIRST, SECOND, Problem
 from ckptools.layouts.parameters.reading import read
 from ckptools.types.checkpoint import NamedTensor, OptimizerState
@@ -70,14 +70,8 @@ class FileValues:
         return weight_decay / (1 - momentum) if self._kind == "SGD" else weight_decay
 
     def _slot(self, slot: int, names: tuple[str, ...]) -> NDArray[Any] | None:
-        held = self._states[slot].slots
-        packed = slot_names(held)
-        for name in names:
-            if name in packed:
-                return dequantised(held, packed[name])
-            if name in held:
-                return read(held[name])
-        return None
+        held = usual(self._kind, self._states[slot].slots)
+        return next((read(held[name]) for name in names if name in held), None)
 
 
 def _number(value: Any) -> float:
