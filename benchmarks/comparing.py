@@ -78,7 +78,9 @@ class Snapshot(Builder):
 def write(path: Path, history: History, epoch: int, *, blocks: int, width: int) -> None:
     """Write the checkpoint of an epoch."""
     builder = Snapshot(history)
-    tree = transformer(builder.slot, blocks=blocks, width=width, step=history.step, epoch=epoch)
+    tree = transformer(
+        builder.slot, blocks=blocks, width=width, step=lambda: history.step, epoch=epoch
+    )
     builder.write(path, tree)
 
 

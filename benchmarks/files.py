@@ -26,6 +26,7 @@ class Builder:
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
         self.sizes: list[tuple[int, float, bool]] = []
+        self.scalars: dict[int, float] = {}
 
     def tensor(self, shape: tuple[int, ...], scale: float, *, squared: bool = False) -> Instance:
         """Return the node of a normal tensor of deviation ``scale``, or of its squares."""
@@ -37,6 +38,11 @@ class Builder:
         hooks = Instance(Global("collections", "OrderedDict"), ())
         arguments = (storage, 0, shape, strides, False, hooks)
         return Instance(Global("torch._utils", "_rebuild_tensor_v2"), arguments)
+
+    def scalar(self, value: float) -> Instance:
+        """Return the node of a tensor without dimensions, as torch keeps Adam's steps."""
+        self.scalars[len(self.sizes)] = value
+        return self.tensor((), 0.0)
 
     def write(self, path: Path, root: Any) -> None:
         """Write the file."""
@@ -54,8 +60,12 @@ class Builder:
     def payloads(self) -> Iterator[Iterator[bytes]]:
         """Yield the bytes of every tensor, in pieces."""
         noise = np.random.default_rng(0).standard_normal(BLOCK, dtype=np.float32)
-        for numel, scale, squared in self.sizes:
-            yield self._payload(noise, numel, scale, squared)
+        for key, (numel, scale, squared) in enumerate(self.sizes):
+            if key in self.scalars:
+                kind = np.float32 if self.dtype == "float32" else ml_dtypes.bfloat16
+                yield iter([np.array(self.scalars[key], kind).tobytes()])
+            else:
+                yield self._payload(noise, numel, scale, squared)
 
     def _payload(
         self, noise: np.ndarray, numel: int, scale: float, squared: bool
@@ -86,7 +96,10 @@ def training(path: Path, *, blocks: int, width: int, dtype: str = "float32") -> 
     def tensor(shape: tuple[int, ...], slot: str, _: int) -> Instance:
         return builder.tensor(shape, SCALES[slot], squared=slot == "exp_avg_sq")
 
-    builder.write(path, transformer(tensor, blocks=blocks, width=width))
+    def step() -> Instance:
+        return builder.scalar(1000)
+
+    builder.write(path, transformer(tensor, blocks=blocks, width=width, step=step))
 
 
 def transformer(
@@ -95,11 +108,11 @@ def transformer(
     blocks: int,
     width: int,
     epoch: int = 3,
-    step: int = 1000,
+    step: Callable[[], Any],
 ) -> Pairs:
     """Return the tree of a transformer with the state of Adam.
 
-    ``tensor`` gives the node of (shape, slot, index of the parameter).
+    ``tensor`` gives the node of (shape, slot, index of the parameter), ``step`` that of a step.
     """
     shapes = {
         "attn.in_proj_weight": (3 * width, width),
@@ -111,7 +124,7 @@ def transformer(
     names = [(f"layers.{b}.{name}", shape) for b in range(blocks) for name, shape in shapes.items()]
     weights = [(n, tensor(shape, "weight", index)) for index, (n, shape) in enumerate(names)]
     state = [
-        (index, Pairs([("step", step), *((s, tensor(shape, s, index)) for s in MOMENTS)]))
+        (index, Pairs([("step", step()), *((s, tensor(shape, s, index)) for s in MOMENTS)]))
         for index, (_, shape) in enumerate(names)
     ]
     group = [

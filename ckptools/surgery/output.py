@@ -158,16 +158,12 @@ class Output:
         self.file.truncate(self.position)
         self.complete.set()
 
-    def carried(self) -> Iterator[tuple[Stated, Stated]]:
-        """Yield the records that were copied as they are: in the source, and in the new file."""
-        position = 0
-        for piece in self.pieces:
-            if piece.crc is not None and piece.source is not None:
-                yield (
-                    Stated(piece.source, piece.length, piece.crc),
-                    Stated(position, piece.length, piece.crc),
-                )
-            position += piece.length
+    def carried(self, moved: Iterable[Moved]) -> Iterator[Stated]:
+        """Yield the source's records that lie whole in some copied ranges, as they lie there."""
+        for one in moved:
+            for piece in self._split(one.source, one.source + one.length):
+                if piece.source is not None and piece.crc is not None:
+                    yield Stated(piece.source, piece.length, piece.crc)
 
     def _send(self, end: int) -> None:
         """Let the disk begin with what was written up to ``end``, when it is worth it."""
@@ -198,13 +194,19 @@ class Output:
 
 
 @contextlib.contextmanager
-def followed(output: Output, pool: ThreadPoolExecutor) -> Iterator[Future[Identity]]:
-    """Read a file behind its writer; the future is its identity, of all bytes.
+def followed(
+    output: Output, pool: ThreadPoolExecutor, *, whole: bool = True
+) -> Iterator[Future[Identity]]:
+    """Read a file behind its writer; the future is its identity.
+
+    Parameters
+    ----------
+    whole: read every byte; otherwise records that were copied as they are go by their checksums.
 
     The future raises VerificationFailed when a piece does not read back as it must.
     """
     descriptor = os.dup(output.file.fileno())
-    reading = pool.submit(_follow, output, descriptor)
+    reading = pool.submit(_follow, output, descriptor, whole)
     try:
         yield reading
         output.finish()
@@ -216,8 +218,8 @@ def followed(output: Output, pool: ThreadPoolExecutor) -> Iterator[Future[Identi
         os.close(descriptor)
 
 
-def _follow(output: Output, descriptor: int) -> Identity:
-    follower = _Follower(output, descriptor)
+def _follow(output: Output, descriptor: int, whole: bool) -> Identity:
+    follower = _Follower(output, descriptor, whole)
     index = 0
     while True:
         complete = output.complete.is_set()  # asked first: what came before it is seen below
@@ -225,7 +227,8 @@ def _follow(output: Output, descriptor: int) -> Identity:
             follower.check(output.pieces[index])
             index += 1
         elif complete:
-            return Identity(follower.position, follower.digest.hexdigest())
+            digest = follower.digest.hexdigest()
+            return Identity(follower.position, digest, tuple(follower.stated))
         else:
             output.complete.wait(0.002)
 
@@ -233,16 +236,25 @@ def _follow(output: Output, descriptor: int) -> Identity:
 class _Follower:
     """Reads a file in order, hashes it, and checks piece by piece."""
 
-    def __init__(self, output: Output, descriptor: int) -> None:
+    def __init__(self, output: Output, descriptor: int, whole: bool) -> None:
         self.output = output
         self.descriptor = descriptor
+        self.whole = whole
         self.position = 0
         self.digest = hashlib.sha256()
+        self.stated: list[Stated] = []
         self.buffer = memoryview(bytearray(STEP))
         self.other = memoryview(bytearray(STEP))
 
     def check(self, piece: Piece) -> None:
-        """Read one piece as it appears; raise VerificationFailed when it is not what it must be."""
+        """Take one piece as it appears; raise VerificationFailed when it is not what it must be."""
+        if not self.whole and piece.source is not None and piece.crc is not None:
+            self.stated.append(Stated(self.position, piece.length, piece.crc))
+            self.position += piece.length
+        else:
+            self._read(piece)
+
+    def _read(self, piece: Piece) -> None:
         crc, done = 0, 0
         while done < piece.length:
             part = self.buffer[: min(STEP, piece.length - done)]

@@ -53,6 +53,17 @@ def patched(size: int, replacements: Iterable[tuple[int, Fresh]]) -> list[Segmen
     return segments
 
 
+def moved(segments: Iterable[Segment]) -> tuple[Moved, ...]:
+    """Return what :func:`write` will copy from where to where."""
+    found: list[Moved] = []
+    position = 0
+    for segment in segments:
+        if isinstance(segment, Copy):
+            found.append(Moved(segment.start, position, segment.length))
+        position += segment.length
+    return tuple(found)
+
+
 def write(segments: Iterable[Segment], output: Output) -> None:
     """Write all segments.
 

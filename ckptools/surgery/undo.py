@@ -12,9 +12,10 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, BinaryIO
 
 from ckptools.errors import CorruptFile, OperationError, VerificationFailed
@@ -92,7 +93,7 @@ def way_back(size: int, moved: Iterable[Moved]) -> Iterator[tuple[str, int, int]
 
 @contextlib.contextmanager
 def begun(
-    target: Target, source: Path, moved: Mapping[str, tuple[Moved, ...]]
+    target: Target, source: Path, moved: Mapping[str, tuple[Moved, ...]], stop: Event | None = None
 ) -> Iterator[Callable[[dict[str, Any], dict[str, Any], Result], None]]:
     """Write the literal parts of an undo file, and its header when that is given.
 
@@ -103,6 +104,7 @@ def begun(
     ----------
     source: the checkpoint, a file or a folder; it is still there.
     moved: of each of its files (``""`` for a single one) what stands in the output.
+    stop: CancelledError is raised once this is set.
 
     Yields
     ------
@@ -117,6 +119,8 @@ def begun(
         with archive.open("literal", "w", force_zip64=True) as record:
             for name, one in parts.items():
                 for chunk in _literals(source / name, one):
+                    if stop is not None and stop.is_set():
+                        raise CancelledError
                     record.write(chunk)
 
         def identify(before: dict[str, Any], after: dict[str, Any], files: Result) -> None:

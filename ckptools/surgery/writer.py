@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -77,8 +77,8 @@ def _damaged(container: Container, fault: Fault) -> CorruptFile:
 
 #: called with what was written when it is complete, before it gets its name
 Seal = Callable[[Result, Path], None]
-#: called with what was copied from where to where while the files are brought to the disk
-Meanwhile = Callable[[tuple[Moved, ...]], None]
+#: called with what is copied from where to where, and what is set when it is no longer wanted
+Meanwhile = Callable[[tuple[Moved, ...], Event], None]
 
 
 def states_checksums(container: Container) -> bool:
@@ -94,7 +94,7 @@ def apply(
     seal: Seal,
     *,
     verify: bool = True,
-    meanwhile: Meanwhile = lambda moved: None,
+    meanwhile: Meanwhile = lambda moved, stop: None,
 ) -> Result:
     """Write the edited checkpoint, read it back, and give it the target's name.
 
@@ -103,7 +103,7 @@ def apply(
     verify: read back and hash every byte, also of records that are copied as they are; where
         checksums are stated, only what is new is read otherwise.
     seal: called with the result and the temporary path, last of all before the name is given.
-    meanwhile: of a single file, called when it is written and not yet on the disk.
+    meanwhile: of a single file, called in a thread of its own while it is written.
 
     Raises
     ------
@@ -189,46 +189,41 @@ def produce(
     file: BinaryIO,
     *,
     verify: bool = True,
-    meanwhile: Meanwhile = lambda moved: None,
+    meanwhile: Meanwhile = lambda moved, stop: None,
 ) -> Written:
-    """Write a file as planned and bring it to the disk; tell it and the source from others."""
-    with source.open("rb") as old, ThreadPoolExecutor(3) as pool:
+    """Write a file as planned and bring it to the disk; tell it and the source from others.
+
+    Behind the writing, other threads read the new file back, hash the source, and do what
+    ``meanwhile`` does; where it is not known before what will be copied, the latter two wait.
+    """
+    stop = Event()
+    with source.open("rb") as old, ThreadPoolExecutor(4) as pool:
         output = Output(file, old.fileno(), plan.records, pool)
         output.reserve(plan.size)
-        if verify or not output.known:
-            return _read_back(plan, source, output, pool, meanwhile)
-        plan.write(output)
-        output.finish()
-        carried = list(output.carried())
-        before = pool.submit(identity.of, output.source, [old for old, _ in carried])
-        after = pool.submit(identity.of, file.fileno(), [new for _, new in carried])
-        on_disk = pool.submit(os.fsync, file.fileno())
-        meanwhile(tuple(output.moved))
-        on_disk.result()
-        return Written(before.result(), after.result(), tuple(output.moved))
+        whole = verify or not output.known
 
+        def aside(moved: tuple[Moved, ...]) -> tuple[Future[identity.Identity], Future[None]]:
+            unread = () if whole else tuple(output.carried(moved))
+            hashed = pool.submit(identity.of, output.source, unread, stop)
+            return hashed, pool.submit(meanwhile, moved, stop)
 
-def _read_back(
-    plan: Plan, source: Path, output: Output, pool: ThreadPoolExecutor, meanwhile: Meanwhile
-) -> Written:
-    """Write a file and read all of it behind the writing, and the source meanwhile."""
-    stop = Event()
-    before = pool.submit(identity.of, output.source, (), stop)
-    try:
-        with followed(output, pool) as after:
-            plan.write(output)
-            output.finish()
-            meanwhile(tuple(output.moved))
-            os.fsync(output.file.fileno())
-        return Written(before.result(), after.result(), tuple(output.moved))
-    except VerificationFailed as error:
-        raise VerificationFailed(
-            error.message,
-            where=str(source),
-            next=f"this file may be damaged itself: ckptools repair {source}",
-        ) from None
-    finally:
-        stop.set()
+        try:
+            begun = aside(plan.moved) if plan.moved is not None else None
+            with followed(output, pool, whole=whole) as after:
+                plan.write(output)
+                output.finish()
+                before, done = begun or aside(tuple(output.moved))
+                os.fsync(file.fileno())
+            done.result()
+            return Written(before.result(), after.result(), tuple(output.moved))
+        except VerificationFailed as error:
+            raise VerificationFailed(
+                error.message,
+                where=str(source),
+                next=f"this file may be damaged itself: ckptools repair {source}",
+            ) from None
+        finally:
+            stop.set()
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:
@@ -252,12 +247,14 @@ class Plan:
     write: the writing.
     check: what is asked of the finished file beyond the bytes' reading back.
     records: entries of the source whose checksums the copies must have.
+    moved: what will be copied from where to where, if that is known before.
     """
 
     size: int
     write: Callable[[Output], None]
     check: Callable[[Path], None]
     records: tuple[Record, ...] = ()
+    moved: tuple[Moved, ...] | None = None
 
 
 def plan_of(container: Container, edits: Edits, stem: str) -> Plan:
@@ -317,7 +314,8 @@ def _segmented(container: Container, parts: list[Segment], *, opens: bool = True
             _reopened(container, path)
 
     size = sum(part.length for part in parts)
-    return Plan(size, lambda output: segments.write(parts, output), check)
+    moved = segments.moved(parts)
+    return Plan(size, lambda output: segments.write(parts, output), check, moved=moved)
 
 
 def _patched(container: Container, fresh: Mapping[Storage, Fresh]) -> Plan:
@@ -332,7 +330,8 @@ def _patched(container: Container, fresh: Mapping[Storage, Fresh]) -> Plan:
     def write(output: Output) -> None:
         segments.write(parts, output)
 
-    return Plan(container.size_bytes, write, check, container.records)
+    moved = segments.moved(parts)
+    return Plan(container.size_bytes, write, check, container.records, moved)
 
 
 def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]) -> Plan:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from ckptools.surgery import segments, shards
@@ -67,17 +68,18 @@ class Papers:
     _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _writing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
-    def begin(self, moved: tuple[Moved, ...]) -> None:
+    def begin(self, moved: tuple[Moved, ...], stop: Event | None = None) -> None:
         """Write what of a single file does not stand in the output; :meth:`seal` completes it."""
-        self._begin(_through([*self.earlier, {"": Written(None, None, moved)}]))
+        self._begin(_through([*self.earlier, {"": Written(None, None, moved)}]), stop)
 
-    def _begin(self, files: Result) -> None:
+    def _begin(self, files: Result, stop: Event | None = None) -> None:
         self._places = self._free_places()
         self._identify = self._writing.enter_context(
             way_back.begun(
                 Target(self._places[0], force=True),
                 self._read(),
                 {name: one.moved for name, one in files.items()},
+                stop,
             )
         )
 

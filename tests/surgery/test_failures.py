@@ -47,14 +47,13 @@ class Failing:
 
 
 class FailingFile:
-    """A file whose write of a given number fails; everything else goes through."""
+    """One of several files; their write of a given number fails, everything else goes through."""
 
     def __init__(self, file: Any, failing: Failing) -> None:
         self.file, self.failing = file, failing
-        failing.call = lambda data: file.write(data)
 
     def write(self, data: Any) -> Any:
-        return self.failing(data)
+        return self.failing(self.file, data)
 
     def __enter__(self) -> FailingFile:
         self.file.__enter__()
@@ -116,7 +115,7 @@ def test_a_failing_write_loses_nothing(
 ) -> None:
     before, kinds = sha(source), set[type]()
     for at in range(1, 200, 3):
-        failing = Failing(print, at, code)
+        failing = Failing(lambda file, data: file.write(data), at, code)
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdopen", wrapping(os.fdopen, failing))
             try:

@@ -12,7 +12,7 @@ from ckptools.errors import CorruptFile, OperationError
 from ckptools.surgery import identity, undo
 from ckptools.surgery.atomic import Target
 from ckptools.surgery.output import Output, Written
-from ckptools.surgery.segments import Copy, Segment, fresh, write
+from ckptools.surgery.segments import Copy, Segment, fresh, moved, write
 
 
 def operate(folder: Path, source: bytes, parts: list[Segment]) -> None:
@@ -21,6 +21,7 @@ def operate(folder: Path, source: bytes, parts: list[Segment]) -> None:
         output = Output(new, old.fileno())
         write(parts, output)
         output.finish()
+    assert moved(parts) == tuple(output.moved)  # what is told before the writing is what comes
     known = {}
     for name in ("source", "output"):
         with (folder / name).open("rb") as file:
