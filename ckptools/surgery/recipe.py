@@ -47,6 +47,12 @@ def read(path: Path) -> list[Step]:
     try:
         text = path.read_text()
         document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except UnicodeDecodeError:
+        raise InvalidParameter(
+            "is no text, and so no recipe",
+            where=str(path),
+            next="ckptools recipe RECIPE CHECKPOINT, in this order",
+        ) from None
     except (OSError, ValueError) as error:
         raise InvalidParameter(f"cannot be read: {error}", where=str(path)) from error
     listed = _steps(document)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import math
+import numbers
 import os
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptools import layouts
-from ckptools.errors import CorruptFile, InvalidParameter, OperationError
+from ckptools.errors import CkptoolsError, CorruptFile, InvalidParameter, OperationError
 from ckptools.formats.checksums import VERIFIED_BELOW
 from ckptools.surgery import lost_tree, shards, values, writer
 from ckptools.surgery import recipe as recipes
@@ -29,7 +30,7 @@ from ckptools.surgery.atomic import (
     temporary_folder,
 )
 from ckptools.surgery.edits import Edits, view
-from ckptools.surgery.operation import operations
+from ckptools.surgery.operation import Option, operations
 from ckptools.surgery.output import Result
 from ckptools.surgery.recipe import Step
 from ckptools.surgery.values import Make
@@ -101,8 +102,8 @@ def recipe(
     source, output, force, dry_run, in_place, verify: as for :func:`operate`.
     """
     steps = [
-        Step(one.operation, _checked(one.operation, one.parameters))
-        for one in recipes.read(Path(path))
+        Step(one.operation, _checked(one.operation, one.parameters, f"{path}: step {number}"))
+        for number, one in enumerate(recipes.read(Path(path)), 1)
     ]
     return _run("recipe", steps, source, output, _How(force, dry_run, in_place, verify))
 
@@ -142,7 +143,8 @@ def _run(
         for index, step in enumerate(steps[1:], 1):
             results.append(_applied(planned[-1], folder / str(index), verify))
             path = _reopened_at(planned[-1].checkpoint, folder / str(index))
-            planned.append(_plan(step, layouts.open(os.fspath(path)), pool))
+            with _naming(f"step {index + 1}", os.fspath(path), os.fspath(source)):
+                planned.append(_plan(step, layouts.open(os.fspath(path)), pool))
         receipt = functools.partial(_receipt, name, planned, source, target, verify)
         if how.dry_run:
             return _with_standing(receipt(), target)
@@ -172,6 +174,17 @@ def _of_links(source: Path, target: Path) -> tuple[str, ...]:
         others=others,
     )
     return (words,)
+
+
+@contextlib.contextmanager
+def _naming(step: str, path: str, source: str) -> Iterator[None]:
+    """Let errors name a step, and the source instead of what lies between two steps."""
+    try:
+        yield
+    except CkptoolsError as error:
+        error.where = f"{step}: {(error.where or source).replace(path, source)}"
+        error.next = error.next and error.next.replace(path, source)
+        raise
 
 
 def _with_standing(receipt: Receipt, target: Target) -> Receipt:
@@ -285,28 +298,55 @@ def _followers(checkpoint: Checkpoint, edits: Edits) -> list[str]:
     return [say("Tied to them, these follow: {names}.", names=", ".join(dict.fromkeys(tied)))]
 
 
-def _checked(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that the operation knows, with its defaults; name all unknown ones."""
+def _checked(name: str, parameters: dict[str, Any], where: str | None = None) -> dict[str, Any]:
+    """Return the parameters that the operation knows, with its defaults; name all wrong ones."""
     known = operations.get(name).options
     wrong = [f"{key} is not an option of {name}" for key in parameters if key not in known]
-    given = {key: parameters.get(key, option.default) for key, option in known.items()}
-    wrong += [
-        f"{key} is needed"
-        for key, option in known.items()
-        if option.required and given[key] in (None, ())
-    ]
+    given = {}
     for key, option in known.items():
-        if option.multiple:
-            given[key] = (given[key],) if isinstance(given[key], str) else tuple(given[key] or ())
-        words = given[key] if option.multiple else (given[key],)
-        wrong += [
-            f"{key} is {word!r}, not one of {', '.join(option.choices)}"
-            for word in words
-            if option.choices and word not in (None, *option.choices)
-        ]
+        given[key] = value = _listed(parameters.get(key, option.default), option)
+        if option.required and value in (None, ()):
+            wrong.append(f"{key} is needed")
+        for word in value if option.multiple else (value,):
+            wrong += [] if word is None else _faults(key, word, option)
     if wrong:
-        raise InvalidParameter("; ".join(wrong), next=f"ckptools {name} --help")
+        raise InvalidParameter("; ".join(wrong), where=where, next=f"ckptools {name} --help")
     return given
+
+
+def _listed(value: Any, option: Option) -> Any:
+    """Return the value of an option as it is meant: a name or a setting may be a number, too."""
+    if option.multiple:
+        several = value if isinstance(value, (list, tuple)) else () if value is None else (value,)
+        return tuple(map(_word, several))
+    if option.kind is not str:
+        return value
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else _word(value)
+
+
+def _word(value: Any) -> Any:
+    return str(value) if type(value) in (int, float) else value
+
+
+def _faults(key: str, value: Any, option: Option) -> list[str]:
+    """Return what is wrong with one value of an option."""
+    if option.choices and value not in option.choices:
+        return [f"{key} is {value!r}, not one of {', '.join(option.choices)}"]
+    accepted, words = _KINDS.get(option.kind, _KINDS[str])
+    mistaken = isinstance(value, bool) and option.kind != "flag"
+    if mistaken or not isinstance(value, accepted):
+        return [f"{key} is {value!r}, not {words}"]
+    return []
+
+
+#: what an option of each kind takes
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    str: ((str, os.PathLike), "a word"),
+    "path": ((str, os.PathLike), "a path"),
+    "flag": ((bool,), "true or false"),
+    int: ((numbers.Integral,), "a whole number"),
+    float: ((numbers.Real,), "a number"),
+}
 
 
 def _target(

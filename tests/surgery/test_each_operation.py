@@ -388,6 +388,13 @@ def test_a_single_receipt_is_a_recipe(run: Path, tmp_path: Path) -> None:
         ("[[step]]\nmodule = 'a'", "step 1 names no operation"),
         ("[[step]]\noperation = 'melt'", "no operation 'melt'"),
         ("[[step", "cannot be read"),
+        ("[[step]]\noperation = 'reset'", "plan.toml: step 1: module is needed"),
+        ("[[step]]\noperation = 'reset'\nmodule = {a = 1}", "module is {'a': 1}, not a word"),
+        ("[[step]]\noperation = 'reset'\nmodule = 'a'\nseed = 1.5", "not a whole number"),
+        ("[[step]]\noperation = 'reset'\nmodule = 'a'\nmatch_scale = 'x'", "not true or false"),
+        ("[[step]]\noperation = 'rescale'\nmodule = 'a'\nfactor = 'two'", "not a number"),
+        ("[[step]]\noperation = 'rename'\nmodule = true\nto = 'b'", "module is True"),
+        ("[[step]]\noperation = 'strip'\npart = ['ema', 'all']", "'all', not one of"),
     ],
 )
 def test_a_wrong_recipe_says_what_is_wrong(
@@ -396,6 +403,35 @@ def test_a_wrong_recipe_says_what_is_wrong(
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(InvalidParameter, match=message):
         recipe(tmp_path / "plan.toml", run)
+
+
+def test_numbers_are_names_and_settings_too(run: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    steps = ["assign'\nlr = 0.5\nbetas = [0.8, 0.9]\ngroup = 1", "rename'\nmodule = 'norm'\nto = 7"]
+    plan.write_text("".join(f"[[step]]\noperation = '{step}\n" for step in steps))
+    new = load(recipe(plan, run, tmp_path / "new.pth").output["path"])
+    assert rates(new) == [pytest.approx(rates(load(run))[0]), 0.5]
+    assert new["optimizer_state_dict"]["param_groups"][1]["betas"] == (0.8, 0.9)
+    assert "module.7.weight" in new["model_state_dict"]
+
+
+def test_a_later_step_that_fails_is_named_with_the_users_own_file(
+    run: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        "[[step]]\noperation = 'reset'\nmodule = 'layers.1'\n"
+        "[[step]]\noperation = 'rescale'\nmodule = 'qqq'\nfactor = 2.0\n"
+    )
+    with pytest.raises(NoSuchTensor) as caught:
+        recipe(plan, run, tmp_path / "new.pth")
+    assert str(caught.value).startswith(f"step 2: {run}: nothing is called 'qqq'")
+    assert ".part" not in str(caught.value)
+
+
+def test_a_checkpoint_is_no_recipe(run: Path) -> None:
+    with pytest.raises(InvalidParameter, match="RECIPE CHECKPOINT"):
+        recipe(run, run)
 
 
 # -- what was missing ------------------------------------------------------------------------
