@@ -119,6 +119,7 @@ class Alignment:
     def _table(self) -> Table:
         columns = (
             Column("path", say("checkpoint"), "name"),
+            Column("mark", ""),  # here, as a narrow page drops columns from the end
             Column("epoch", say("epoch"), "number"),
             Column("step", say("step"), "integer"),
             Column("log_epoch", say("log epoch"), "number"),
@@ -126,7 +127,6 @@ class Alignment:
             Column("loss", say("loss"), "number"),
             Column("validation", say("validation loss"), "number"),
             Column("grad_norm", say("gradient norm"), "number"),
-            Column("mark", ""),
         )
         rows = [asdict(row) | row.values | {"mark": self._mark(row)} for row in self.rows]
         used = tuple(one for one in columns if any(row.get(one.key) for row in rows))

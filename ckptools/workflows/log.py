@@ -318,6 +318,7 @@ def series_table(log: Log) -> list[Block]:
     rows = [row for row in _series(log) if row["count"] > 1]
     if not rows:
         return []
+    shown = _without_inner_layers(rows)[:_SERIES]
     columns = (
         Column("name", say("series"), "name"),
         Column("count", say("values"), "integer"),
@@ -327,8 +328,21 @@ def series_table(log: Log) -> list[Block]:
     )
     return [
         Heading(say("Series")),
-        Table(columns, tuple(rows[:_SERIES]), hidden=max(0, len(rows) - _SERIES)),
+        Table(columns, tuple(shown), hidden=len(rows) - len(shown)),
     ]
+
+
+def _without_inner_layers(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows but those of layers between a term's first and its last.
+
+    They move together, and would push what else was logged off the page.
+    """
+    layers: dict[str, set[int]] = {}
+    for row in rows:
+        if row["layer"] is not None:
+            layers.setdefault(row["term"], set()).add(row["layer"])
+    ends = {(term, end) for term, held in layers.items() for end in (min(held), max(held))}
+    return [row for row in rows if row["layer"] is None or (row["term"], row["layer"]) in ends]
 
 
 def _sum(found: Recovered) -> str:
@@ -352,7 +366,8 @@ def _series(log: Log) -> list[dict[str, Any]]:
     for phase in log.phases:
         for one in series_of(log, phase=phase):
             name = _name(phase, one.term, one.layer)
-            row = rows.setdefault(name, {"name": name, "count": 0, "first": float(one.values[0])})
+            start = {"term": one.term, "layer": one.layer, "first": float(one.values[0])}
+            row = rows.setdefault(name, {"name": name, "count": 0, **start})
             row["count"] += len(one.values)
             row["last"] = float(one.values[-1])
             stretches = np.array_split(one.values, min(4 * _POINTS, len(one.values)))

@@ -117,8 +117,9 @@ def test_which_side_turned_first(
     if "log" in order or order in ("together", "checkpoints-first"):
         assert onsets["log"]["code"] == "LOG202"
     for lang in ("en", "zh"):
-        page = render(found, "table", lang=lang)
-        assert max(map(len, page.splitlines())) <= 100
+        page = render(found, "table", lang=lang, width=80)
+        assert max(map(len, page.splitlines())) <= 80
+        assert fault is None or {"en": "turns here", "zh": "由此变坏"}[lang] in page
 
 
 def test_a_log_without_counters_is_not_placed(folder: Path, tmp_path: Path) -> None:

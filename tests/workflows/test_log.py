@@ -114,3 +114,20 @@ def test_rows_are_made_when_they_are_asked_for(tmp_path: Path) -> None:
         assert len(parts) > 2
         assert "".join(parts) == render(found, medium) == render(found, medium, lang="zh")
         assert max(map(len, parts)) < len("".join(parts)) / 2
+
+
+def test_of_a_decoder_the_first_and_the_last_layer_are_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    rows = [
+        {"step": step, **{f"d{layer}.loss_cls": 1 / step + layer for layer in range(6)}, "lr": 0.1}
+        for step in range(1, 5)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    lines = render(log(path), "table", lang="en").splitlines()
+    drawn = lines[next(i for i, line in enumerate(lines) if "── Series" in line) :]
+    assert [line.split("  ")[0] for line in drawn[3:]] == [
+        "cls of layer 0",
+        "cls of layer 5",
+        "lr",
+        "… 4 more",
+    ]
