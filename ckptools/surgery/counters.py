@@ -7,9 +7,8 @@ from typing import Any
 
 from ckptools.layouts.run_state import NESTED
 from ckptools.layouts.scalars import number
-from ckptools.sources.memory import MemorySource
 from ckptools.surgery import places, values
-from ckptools.surgery.edits import Edits
+from ckptools.surgery.edits import Edits, in_pickle
 from ckptools.types.tensor import FLOATING, TensorRef
 from ckptools.types.tree import entries, unwrap
 
@@ -44,11 +43,6 @@ def put(edits: Edits, mapping: Any, key: str, value: float) -> str:
     new: float = int(value) if counts and float(value).is_integer() else float(value)
     edits.set_item(mapping, key, new)
     return f"{_short(before)} → {_short(new)}"
-
-
-def in_pickle(ref: TensorRef) -> bool:
-    """Return whether a tensor is an array of numpy's that lies in the pickle, in no record."""
-    return ref.storage is not None and isinstance(ref.storage.source, MemorySource)
 
 
 def _short(value: float | None) -> str:

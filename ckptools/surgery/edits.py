@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ckptools.errors import OperationError
+from ckptools.sources.memory import MemorySource
 from ckptools.surgery.values import Make
 from ckptools.types.plan import TensorChange
 from ckptools.types.tensor import Storage, TensorRef
@@ -49,8 +50,9 @@ class Edits:
 
         Raises OperationError where it has no values that could be written (sparse, meta).
         """
-        if ref.storage is None or ref.unreadable is not None:
-            raise OperationError(f"its values cannot be written: {ref.unreadable}", where=name)
+        reason = "they lie inside the pickle" if in_pickle(ref) else ref.unreadable
+        if ref.storage is None or reason is not None:
+            raise OperationError(f"its values cannot be written: {reason}", where=name)
         self.values[view(ref)] = make
 
     @property
@@ -113,6 +115,11 @@ class Edits:
         else:
             arguments = () if now.pairs == [] and now.args else now.args
             self.replace_node(mapping, replace(now, pairs=pairs, args=arguments))
+
+
+def in_pickle(ref: TensorRef) -> bool:
+    """Return whether a tensor lies in the pickle, as numpy's arrays do, and in no record."""
+    return ref.storage is not None and isinstance(ref.storage.source, MemorySource)
 
 
 def view(ref: TensorRef) -> TensorRef:

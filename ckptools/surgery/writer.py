@@ -299,6 +299,10 @@ def payloads(edits: Edits) -> dict[Storage, Fresh]:
     return fresh
 
 
+#: at most that many bytes stand around a record: both headers, padding, 64-bit lengths
+_AROUND = 512
+
+
 def _added(fresh: Mapping[Storage, Fresh]) -> int:
     return sum(data.length for data in fresh.values()) + (1 << 20)
 
@@ -340,14 +344,20 @@ def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]
     tree = _Tree(container, edits)
     pickle = tree.encoded()
 
+    kept = [
+        (name, record.storage)
+        for record in container.records
+        if not (name := record.name.removeprefix(f"{folder}/")).startswith("data/")
+        or name.removeprefix("data/") in tree.used
+    ]
+
     def write(output: Output) -> None:
         writer = TorchZipWriter(output, folder)
-        for record in container.records:
-            name = record.name.removeprefix(f"{folder}/")
+        for name, storage in kept:
             if name == "data.pkl":
                 writer.add(name, [pickle], len(pickle))
-            elif not name.startswith("data/") or name.removeprefix("data/") in tree.used:
-                _carry(output, writer, name, record.storage, fresh.get(record.storage))
+            else:
+                _carry(output, writer, name, storage, fresh.get(storage))
         for storage, key in tree.added.items():
             writer.add(f"data/{key}", torch_writer.payload(storage), storage.nbytes)
         writer.finish()
@@ -358,8 +368,10 @@ def _new_tree(container: Container, edits: Edits, fresh: Mapping[Storage, Fresh]
         if encode(written.root, protocol=_protocol(container)) != pickle:
             raise VerificationFailed("the tree does not read back", where=str(path))
 
-    added = sum(storage.nbytes for storage in tree.added)
-    return Plan(container.size_bytes + _added(fresh) + added, write, check, container.records)
+    sizes = [fresh[one].length if one in fresh else one.nbytes for _, one in kept]
+    sizes += [storage.nbytes for storage in tree.added]
+    size = sum(sizes) + len(pickle) + _AROUND * (len(sizes) + 4)
+    return Plan(size, write, check, container.records)
 
 
 def _carry(

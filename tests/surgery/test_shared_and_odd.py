@@ -14,6 +14,7 @@ import torch
 
 from ckptools.errors import NoSuchTensor, OperationError, WouldOverwrite
 from ckptools.report import render
+from ckptools.surgery import atomic
 from ckptools.workflows.operate import operate, undo
 from tests.builders.training_files import Tiny, load, train
 
@@ -232,3 +233,24 @@ def test_a_pattern_that_matches_nothing_says_where_names_are(tmp_path: Path) -> 
         operate("reset", tmp_path / "my run.pth", module="qqq")
     with pytest.raises(NoSuchTensor, match="nearest: norm"):
         operate("reset", tmp_path / "my run.pth", module="norm9")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_arrays_of_numpys_are_renamed_but_not_rewritten(zipped: bool, tmp_path: Path) -> None:
+    weights = {name: np.ones((4, 4), np.float32) for name in ("a.weight", "b.weight")}
+    path = tmp_path / "a.pth"
+    torch.save({"model": weights}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(OperationError, match=r"^a\.weight: .*inside the pickle"):
+        operate("rescale", path, module="a", factor=2.0)
+    new = load(operate("rename", path, module="a", to="c").output["path"])
+    assert set(new["model"]) == {"c.weight", "b.weight"}
+
+
+def test_what_is_left_out_needs_no_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = {"model": Tiny().state_dict(), "optimizer": {"state": {}, "param_groups": [{}]}}
+    saved["ema"] = {name: torch.zeros(1 << 18) for name in ("a", "b", "c", "d")}
+    torch.save(saved, tmp_path / "a.pth")
+    asked: list[int] = []
+    monkeypatch.setattr(atomic, "require_space", lambda folder, size: asked.append(size))
+    new = operate("strip", tmp_path / "a.pth", part="ema").output["path"]
+    assert Path(new).stat().st_size <= asked[0] < 1 << 20
