@@ -8,8 +8,7 @@ as *felt* when it changes what the run does by more than the ladder says it can 
 validation loss, or .2 (log ratio) of the losses of the next steps, each against the undamaged file
 itself, which the ladder does not have.  A fault that is not felt may be found or not.  Fixes were
 made after looking at the first six tasks; "not looked at" stands beside those of which the harness
-knew nothing.  Exit code 1
-with a false support, or below 95 % right causes.
+knew nothing.  Exit code 1 with a false support, or below 95 % right causes.
 """
 
 from __future__ import annotations

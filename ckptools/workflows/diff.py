@@ -336,11 +336,6 @@ def _of_one_file(change: Change) -> Change:
     return replace(change, relation=Relation(kind, "likely", None, found.evidence))
 
 
-def checkpoint_at(path: str | os.PathLike[str]) -> Checkpoint:
-    """Return the checkpoint at ``path``; of a measures file only what it tells of its tensors."""
-    return subject(Path(path))[0]
-
-
 def _place(checkpoint: Checkpoint) -> dict[str, Any]:
     run = checkpoint.run
     return {"path": checkpoint.path, "epoch": run.epoch, "step": run.step}
