@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,14 +38,52 @@ def overlay(storage: Storage, edits: Mapping[TensorRef, Make]) -> Fresh:
     ------
     OperationError: bytes are missing, or two edits touch the same element.
     """
-    if all(ref.contiguous for ref in edits):
-        runs = _runs(storage, edits)
-        if not _covered(storage, runs):
-            raise OperationError("is cut off and cannot be edited", where=storage.name)
-        return Fresh(storage.nbytes, lambda: _stream(storage, runs))
-    if not storage.whole:
-        raise OperationError("is cut off and cannot be edited", where=storage.name)
-    return Fresh(storage.nbytes, lambda: [raw(_scattered(storage, edits))])
+    runs = [_run(storage, edits, group) for group in _groups(edits)]
+    if not _covered(storage, runs):
+        raise _cut_off(storage)
+    return Fresh(storage.nbytes, lambda: _stream(storage, runs))
+
+
+def _groups(refs: Iterable[TensorRef]) -> list[list[TensorRef]]:
+    """Return the tensors in the order of their places, together where their reaches overlap."""
+    groups: list[list[TensorRef]] = []
+    end = -1
+    for ref in sorted((ref for ref in refs if ref.numel), key=lambda ref: ref.reach.start):
+        if ref.reach.start < end:
+            groups[-1].append(ref)
+        else:
+            groups.append([ref])
+        end = max(end, ref.reach.stop)
+    return groups
+
+
+def _run(storage: Storage, edits: Mapping[TensorRef, Make], group: list[TensorRef]) -> _Run:
+    """Return the new bytes of a group: chunk by chunk, or at once where strides interlace."""
+    start, stop = group[0].reach.start, max(ref.reach.stop for ref in group)
+    if len(group) == 1 and group[0].contiguous:
+        made = functools.partial(_raw_chunks, group[0], edits[group[0]], storage.byteorder)
+        return _Run(start, stop - start, made)
+    if any(map(_repeats, group)):
+        raise OperationError("is shown several times by one tensor", where=storage.name)
+    if all(ref.contiguous for ref in group):
+        raise _twice(storage)
+    if storage.available < stop:
+        raise _cut_off(storage)
+    window = range(start, stop)
+    makes = {ref: edits[ref] for ref in group}
+    return _Run(start, len(window), lambda: iter([raw(_scattered(storage, makes, window))]))
+
+
+def _raw_chunks(ref: TensorRef, make: Make, byteorder: str) -> Iterator[memoryview]:
+    return map(raw, encoded(ref, make, byteorder))
+
+
+def _twice(storage: Storage) -> OperationError:
+    return OperationError("two edits touch the same values", where=storage.name)
+
+
+def _cut_off(storage: Storage) -> OperationError:
+    return OperationError("is cut off and cannot be edited", where=storage.name)
 
 
 def encoded(ref: TensorRef, make: Make, byteorder: str) -> Iterator[Array]:
@@ -71,27 +108,6 @@ def _encoded(values: Array, kind: np.dtype[Any], byteorder: str) -> Array:
         plain = np.ascontiguousarray(values.astype(kind)).view(np.dtype(f"u{kind.itemsize}"))
         return plain.astype(plain.dtype.newbyteorder(order), copy=False)
     return np.ascontiguousarray(values.astype(kind.newbyteorder(order), copy=False))
-
-
-def _runs(storage: Storage, edits: Mapping[TensorRef, Make]) -> list[_Run]:
-    runs = [
-        _Run(
-            ref.offset * ref.itemsize,
-            ref.nbytes,
-            functools.partial(_raw_chunks, ref, make, storage.byteorder),
-        )
-        for ref, make in edits.items()
-        if ref.numel
-    ]
-    runs.sort(key=lambda run: run.start)
-    for before, after in itertools.pairwise(runs):
-        if before.start + before.length > after.start:
-            raise OperationError("two edits touch the same values", where=storage.name)
-    return runs
-
-
-def _raw_chunks(ref: TensorRef, make: Make, byteorder: str) -> Iterator[memoryview]:
-    return map(raw, encoded(ref, make, byteorder))
 
 
 def _covered(storage: Storage, runs: list[_Run]) -> bool:
@@ -121,26 +137,26 @@ def old_bytes(storage: Storage, start: int, end: int, step: int = 4 << 20) -> It
         yield memoryview(storage.source.read_at(storage.start + position, length))
 
 
-def _scattered(storage: Storage, edits: Mapping[TensorRef, Make]) -> Array:
-    """Return the whole storage as bytes, with strided views assigned."""
-    whole = TensorRef("uint8", (storage.nbytes,), (1,), storage=storage)
-    data = np.array(read_array(whole))
-    touched = np.zeros(storage.nbytes, bool)
+def _scattered(storage: Storage, edits: Mapping[TensorRef, Make], window: range) -> Array:
+    """Return the bytes of a window of the storage, with strided views assigned."""
+    old = TensorRef("uint8", (len(window),), (1,), window.start, storage)
+    data = np.array(read_array(old))
+    touched = np.zeros(len(window), bool)
     for ref, make in edits.items():
         values = np.concatenate(list(encoded(ref, make, storage.byteorder)))
-        view, marks = _view(data, ref), _view(touched, ref)
-        if marks.any() or _repeats(ref):
-            raise OperationError("two edits touch the same values", where=storage.name)
+        view, marks = _view(data, ref, window), _view(touched, ref, window)
+        if marks.any():
+            raise _twice(storage)
         marks[...] = True
         view[...] = values.reshape(*ref.shape, 1).view(np.uint8)
     return data
 
 
-def _view(flat: Array, ref: TensorRef) -> Array:
+def _view(flat: Array, ref: TensorRef, window: range) -> Array:
     """Return the bytes of a view: its shape, and the bytes of one element as last axis."""
     size = ref.itemsize
     return np.lib.stride_tricks.as_strided(
-        flat[ref.offset * size :],
+        flat[ref.reach.start - window.start :],
         shape=(*ref.shape, size),
         strides=(*(stride * size for stride in ref.strides), 1),
         writeable=True,
