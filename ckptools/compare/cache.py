@@ -7,6 +7,7 @@ the user's cache folder; a cache that cannot be read or written costs time and n
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from typing import Any
 
 from ckptools import __version__
 from ckptools.types.container import Container
+
+PACKAGE = Path(__file__).parents[1]
 
 
 def folder() -> Path:
@@ -37,8 +40,18 @@ def identity(container: Container) -> str | None:
 
 
 def key(*parts: Any) -> str:
-    """Return the name under which a result of these inputs is kept; versions never mix."""
-    return _digest([__version__, *parts])
+    """Return the name under which a result of these inputs is kept.
+
+    Results of other versions, or of this one before its files were changed, have other names.
+    """
+    return _digest([__version__, _sources(), *parts])
+
+
+@functools.cache
+def _sources() -> str:
+    """Return what tells the modules of this package from those of any other day."""
+    found = [(str(path), path.stat()) for path in sorted(PACKAGE.rglob("*.py"))]
+    return _digest([(name, status.st_size, status.st_mtime_ns) for name, status in found])
 
 
 def _digest(value: Any) -> str:

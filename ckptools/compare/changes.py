@@ -10,6 +10,7 @@ import numpy as np
 from ckptools.compare.align import Aligned, align
 from ckptools.compare.histories import StatePair, judge_states, state_pairs
 from ckptools.compare.inheritance import inherited
+from ckptools.compare.kin import KinPair, related
 from ckptools.compare.matching import MATCHES, Resemblance, resemblances
 from ckptools.compare.passing import Task, run
 from ckptools.compare.relation import relate, steps_between
@@ -49,7 +50,7 @@ def compare(
     measuring = None if beside is None else beside(named)
     aligned = _by_content(align(older, named))
     weights = {(two.set, two.name): (one, two) for one, two, _ in aligned.pairs}
-    pending = list(state_pairs(older, named, weights))
+    pending = _pairs(older, named, weights)
     matches, states = _read(aligned.pairs, pending, progress, measuring)
     named, states = _inheriting(older, named, weights, states, whole=whole)
     if not whole and any(_accused(state) for state in states):
@@ -70,6 +71,32 @@ def compare(
         run_changes(older, named),
         tuple(_not_judged(matches, named)),
     )
+
+
+def _pairs(
+    older: Checkpoint,
+    newer: Checkpoint,
+    weights: Mapping[tuple[str, str], tuple[NamedTensor, NamedTensor]],
+) -> list[StatePair]:
+    """Return the states that both files hold, each with all that judges it."""
+    found = []
+    kin = related(older, newer, steps_between(older, newer))
+    for pair in state_pairs(older, newer, weights):
+        own = kin.get((pair.optimizer, pair.position))
+        if own is not None and not _aligned(own, weights):
+            own = replace(own, weights=None)
+        if own is not None and not pair.has_moments:
+            pair = replace(pair, weights=own.weights)
+        found.append(replace(pair, kin=own))
+    return found
+
+
+def _aligned(
+    pair: KinPair, weights: Mapping[tuple[str, str], tuple[NamedTensor, NamedTensor]]
+) -> bool:
+    """Return whether the weights of a state are compared with each other."""
+    known = weights.get((pair.weights[1].set, pair.weights[1].name)) if pair.weights else None
+    return known is not None and pair.weights is not None and known[0] is pair.weights[0]
 
 
 def _named(older: Checkpoint, newer: Checkpoint) -> tuple[Checkpoint, bool]:
@@ -137,7 +164,7 @@ def _reconsidered(
     known = {(one, place): state for one, place, state in _states(named)}
     tasks = [
         Task(pair.weights, pair)
-        for pair in state_pairs(older, renamed, weights)
+        for pair in _pairs(older, renamed, weights)
         if _standing(pair.after) != _standing(known[pair.optimizer, pair.position])
     ]
     run(tasks)
@@ -199,7 +226,9 @@ def _read(
 ) -> tuple[list[Match], list[StateChange]]:
     """Read every pair once, its optimizer states along with it."""
     beside = {
-        (p.weights[1].set, p.weights[1].name): p for p in pending if p.weights and p.has_moments
+        (p.weights[1].set, p.weights[1].name): p
+        for p in pending
+        if p.weights and (p.has_moments or p.kin)
     }
     reasons = [_incomparable(one.ref, two.ref) for one, two, _ in pairs]
     tasks = {

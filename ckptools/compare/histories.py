@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -35,6 +35,21 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 _TRUSTED = "sure"
 
 
+class Relative(Protocol):
+    """What judges a state by bounds of its own (:class:`ckptools.compare.kin.KinPair`)."""
+
+    def judge(
+        self,
+        older: Mapping[str, Values],
+        newer: Mapping[str, Values],
+        weights: tuple[Values, Values] | None,
+    ) -> Iterator[BoundResult]:
+        """Iterate over the results of one chunk."""
+
+    def change(self, results: Sequence[BoundResult]) -> StateChange | None:
+        """Return what the results of all chunks say together."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatePair:
     """One state of the newer file with the older file's in the same place.
@@ -50,6 +65,7 @@ class StatePair:
     before: ParameterState | None
     premises: AdamPremises
     weights: tuple[NamedTensor, NamedTensor] | None = None
+    kin: Relative | None = None
 
     @property
     def slots(self) -> list[str]:
@@ -190,6 +206,7 @@ class Judging:
         self.distances = {slot: Distance() for slot in pair.slots}
         self.direction = Direction()
         self._found: dict[str, BoundResult] = {}
+        self._kin: list[BoundResult] = []
         self._offset = start
 
     @property
@@ -207,9 +224,26 @@ class Judging:
         """Add one chunk of every slot, and of the weight in both files where that is known."""
         for slot, distance in self.distances.items():
             distance.add(older[slot], newer[slot])
+        self.relate(older, newer, weights)
         if self.pair.has_moments:
             self.judge(older, newer, weights, self._offset)
             self._offset += newer["exp_avg"].size
+
+    def relate(
+        self,
+        older: Mapping[str, Values],
+        newer: Mapping[str, Values],
+        weights: tuple[Values, Values] | None,
+    ) -> None:
+        """Put a chunk before the bounds that its kind of optimizer has of its own."""
+        if self.pair.kin is None:
+            return
+        size = max((values.size for values in newer.values()), default=0)
+        for start in range(0, size, CHUNK):  # what a cache holds
+            part = slice(start, start + CHUNK)
+            old, new = ({s: v[part] for s, v in slots.items()} for slots in (older, newer))
+            moved = None if weights is None else (weights[0][part], weights[1][part])
+            self._kin += self.pair.kin.judge(old, new, moved)
 
     def judge(
         self,
@@ -248,6 +282,7 @@ class Judging:
         self.direction.merge(other.direction)
         for result in other._found.values():
             self.keep(result)
+        self._kin += other._kin
 
     def result(self) -> StateChange:
         """Return what was found."""
@@ -263,6 +298,7 @@ class Judging:
             tuple(slot for slot, one in self.distances.items() if one.identical and one.squares_b),
             self.direction.cosine,
             dict(self._found),
+            None if pair.kin is None else pair.kin.change(self._kin),
         )
 
 

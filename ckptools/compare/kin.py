@@ -1,14 +1,13 @@
 """Optimizers other than Adam, and what Adam keeps besides its moments, held against their bounds.
 
-Two files of such a run are read a second time here, a chunk of each tensor at a time, and only the
-tensors that a bound needs; files of Adam, Adam's moments included, are not read at all except for
-AMSGrad's maxima.
+The pass over two files feeds :class:`KinPair` with the chunks that it has read.  Only a single step
+of SGD is read a second time: its replay needs the rate that all tensors of a group tell.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,8 +40,6 @@ from ckptools.types.tensor import FLOATING, TensorRef
 
 #: What stands for betas and eps where a kind has none, so that one set of premises serves all.
 _NO_BETAS, _NO_EPS = (0.0, 0.5), 1.0
-#: Kinds that move a weight by a bound of their own.
-_TRAVEL = frozenset({"SGD", "Adagrad", "RMSprop", "Lion"})
 #: Slots that can only fall or rise so fast, by kind.
 _SQUARES = {
     "Adagrad": ("sum",),
@@ -50,6 +47,11 @@ _SQUARES = {
     "Adamax": ("exp_inf",),
     "AMSGrad": ("max_exp_avg_sq", "exp_avg_sq"),
 }
+_GROWTH = {"Adagrad": accumulator_growth, "RMSprop": decay, "Adamax": largest_decay}
+_JUDGED = frozenset({"Lion", *_SQUARES})
+#: Names of the bounds on weights, and on sums and maxima of squares.
+TRAVELLED = frozenset({"lion", "adagrad", "rmsprop"})
+GROWN = frozenset({"adagrad-sum", "decay", "adamax-decay", "amsgrad"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,36 @@ class KinPair:
         refs = [ref for ref in found if ref is not None]
         return refs if len(refs) == len(found) and _alike(refs) else None
 
-    def change(self, results: list[BoundResult]) -> StateChange | None:
+    def judge(
+        self,
+        older: Mapping[str, Values],
+        newer: Mapping[str, Values],
+        weights: tuple[Values, Values] | None,
+    ) -> Iterator[BoundResult]:
+        """Iterate over the results of one chunk of the slots, and of the weight in both files."""
+        moved = weights if self.weights is not None else None
+        if self.kind == "Lion":
+            if moved is not None:
+                yield lion(*moved, self.premises)
+            return
+        names = _SQUARES[self.kind]
+        if self.slots(*names) is None:
+            return
+        old, new = older[names[0]], newer[names[0]]
+        if self.kind == "AMSGrad":
+            yield amsgrad_maximum(old, newer[names[1]], new, self.premises)
+            return
+        yield _GROWTH[self.kind](old, new, self.premises)
+        plain = not self.settings.get("centered") and not self.settings.get("momentum")
+        if moved is not None and (self.kind == "Adagrad" or (self.kind == "RMSprop" and plain)):
+            adagrad = self.kind == "Adagrad"
+            yield second_moment_displacement(*moved, old, new, self.premises, adagrad=adagrad)
+
+    def change(self, results: Sequence[BoundResult]) -> StateChange | None:
         """Return what was found out, None when nothing was."""
         if not results:
             return None
-        bounds = {one.bound: one for one in results}
+        bounds = {one.bound: one for one in _joined(results)}
         return StateChange(
             self.optimizer,
             self.position,
@@ -92,24 +119,42 @@ class KinPair:
 
 def travels(change: Change) -> list[StateChange]:
     """Return how far weights went, over what their optimizer can have moved them."""
-    pairs = [pair for pair in _pairs(change, _TRAVEL) if pair.weights is not None]
-    rates = _sgd_rates([pair for pair in pairs if pair.kind == "SGD"])
-    found = [pair.change(_travel(pair, rates)) for pair in pairs]
-    return [state for state in found if state is not None]
+    steps = change.relation.steps_between
+    pairs = [p for p in _pairs(change.a, change.b, steps, frozenset({"SGD"})) if p.weights]
+    rates = _sgd_rates(pairs)
+    replays = [pair.change(list(_replayed(pair, rates))) for pair in pairs]
+    found = [*(state for state in replays if state is not None), *_of_kin(change, TRAVELLED)]
+    return sorted(found, key=lambda state: (state.optimizer, state.position))
 
 
 def accumulators(change: Change) -> list[StateChange]:
     """Return how sums and maxima of squares changed, over what they can have."""
-    found = [pair.change(_accumulated(pair)) for pair in _pairs(change, frozenset(_SQUARES))]
-    return [state for state in found if state is not None]
+    return list(_of_kin(change, GROWN))
 
 
-def _pairs(change: Change, kinds: frozenset[str]) -> Iterator[KinPair]:
+def _of_kin(change: Change, bounds: frozenset[str]) -> Iterator[StateChange]:
+    """Iterate over what the comparison says of these bounds, at most one of them a state."""
+    for state in change.states:
+        known = {} if state.kin is None else state.kin.bounds
+        found = {name: result for name, result in known.items() if name in bounds}
+        if state.kin is not None and found:
+            yield replace(state.kin, bounds=found)
+
+
+def related(
+    older: Checkpoint, newer: Checkpoint, steps: int | None
+) -> dict[tuple[int, int], KinPair]:
+    """Return the states that have bounds of their own, by optimizer and position."""
+    pairs = _pairs(older, newer, steps, _JUDGED)
+    return {(pair.optimizer, pair.position): pair for pair in pairs}
+
+
+def _pairs(
+    older: Checkpoint, newer: Checkpoint, steps: int | None, kinds: frozenset[str]
+) -> Iterator[KinPair]:
     """Iterate over the states of these kinds that both files hold in the same place."""
-    tensors = [{(t.set, t.name): t for t in one.tensors()} for one in (change.a, change.b)]
-    for index, (before, after) in enumerate(
-        zip(change.a.optimizers, change.b.optimizers, strict=False)
-    ):
+    tensors = [{(t.set, t.name): t for t in one.tensors()} for one in (older, newer)]
+    for index, (before, after) in enumerate(zip(older.optimizers, newer.optimizers, strict=False)):
         if after.kind not in kinds or before.kind != after.kind:
             continue
         known = partners(before, after)
@@ -119,11 +164,11 @@ def _pairs(change: Change, kinds: frozenset[str]) -> Iterator[KinPair]:
                 continue
             key = (after.set or "", state.name or "")
             weights = tensors[0].get(key), tensors[1].get(key)
-            yield _pair(change, index, position, before, after, old, state, weights)
+            schedule = newer.run.scheduler
+            yield _pair(index, position, before, after, old, state, weights, steps, schedule)
 
 
 def _pair(
-    change: Change,
     index: int,
     position: int,
     before: OptimizerState,
@@ -131,6 +176,8 @@ def _pair(
     old: ParameterState,
     state: ParameterState,
     weights: tuple[NamedTensor | None, NamedTensor | None],
+    steps: int | None,
+    schedule: dict[str, Any] | None,
 ) -> KinPair:
     one, two = weights
     both = (one, two) if one is not None and two is not None else None
@@ -139,7 +186,7 @@ def _pair(
     settings, earlier = after.groups[state.group].settings, before.groups[old.group].settings
     own = (old.step, state.step)
     if None in own:
-        own = (0.0, change.relation.steps_between)
+        own = (0.0, steps)
     slot = next(iter(state.slots.values()), None)
     premises = from_settings(
         _as_adam(settings, after.kind),
@@ -149,7 +196,7 @@ def _pair(
         earlier_step=own[0],
         state_dtype=slot.dtype if slot is not None else "unknown",
         weight_dtype=both[1].ref.dtype if both else None,
-        lr_max=largest_rate(change.b.run.scheduler, earlier, settings),
+        lr_max=largest_rate(schedule, earlier, settings),
         failed=() if state.standing == "sure" else ("name",),
     )
     target = target_of(after, state)
@@ -181,31 +228,12 @@ def _chunks(*refs: TensorRef) -> Iterator[tuple[Values, ...]]:
         return  # an unreadable tensor is told by the measurements
 
 
-def _joined(results: Iterator[BoundResult]) -> list[BoundResult]:
-    """Return one result a bound, the indices of chunks counted from the start."""
+def _joined(results: Iterable[BoundResult]) -> list[BoundResult]:
+    """Return one result a bound."""
     found: dict[str, list[BoundResult]] = {}
     for result in results:
         found.setdefault(result.bound, []).append(result)
     return [merged(parts) for parts in found.values()]
-
-
-def _travel(pair: KinPair, rates: Mapping[tuple[int, int], LearningRate]) -> list[BoundResult]:
-    assert pair.weights is not None
-    w = [tensor.ref for tensor in pair.weights]
-    if pair.kind == "SGD":
-        rate = rates.get((pair.optimizer, pair.newer.group))
-        return [] if rate is None else _joined(_replayed(pair, w, rate))
-    if pair.kind == "Lion":
-        return _joined(lion(a, b, pair.premises) for a, b in _chunks(*w))
-    squares = pair.slots(*_SQUARES[pair.kind])
-    plain = not pair.settings.get("centered") and not pair.settings.get("momentum")
-    if squares is None or (pair.kind == "RMSprop" and not plain):
-        return []
-    adagrad = pair.kind == "Adagrad"
-    return _joined(
-        second_moment_displacement(w_a, w_b, v_a, v_b, pair.premises, adagrad=adagrad)
-        for w_a, w_b, v_a, v_b in _chunks(*w, *squares)
-    )
 
 
 def _sgd_rates(pairs: list[KinPair]) -> dict[tuple[int, int], LearningRate]:
@@ -259,24 +287,18 @@ def _directions(pair: KinPair, weights: list[TensorRef]) -> Iterator[tuple[Value
         yield np.ravel(a), np.ravel(b), -direction if settings.get("maximize") else direction
 
 
-def _replayed(pair: KinPair, weights: list[TensorRef], rate: LearningRate) -> Iterator[BoundResult]:
+def _replayed(
+    pair: KinPair, rates: Mapping[tuple[int, int], LearningRate]
+) -> Iterator[BoundResult]:
+    """Iterate over the chunks of one step of SGD, replayed with the rate of its group."""
+    rate = rates.get((pair.optimizer, pair.newer.group))
+    if rate is None or pair.weights is None:
+        return
+    weights = [tensor.ref for tensor in pair.weights]
     known = [word for word in pair.premises.failed if not word.startswith("learning-rate")]
     premises = replace(pair.premises, failed=tuple(known))  # the rate is solved
     for a, b, direction in _directions(pair, weights):
         yield sgd_replay(a, b, direction, rate.value, premises, uncertainty=rate.uncertainty)
-
-
-def _accumulated(pair: KinPair) -> list[BoundResult]:
-    refs = pair.slots(*_SQUARES[pair.kind])
-    if refs is None:
-        return []
-    premises = pair.premises
-    if pair.kind == "AMSGrad":
-        return _joined(
-            amsgrad_maximum(max_a, v_b, max_b, premises) for max_a, max_b, _, v_b in _chunks(*refs)
-        )
-    judge = {"Adagrad": accumulator_growth, "RMSprop": decay, "Adamax": largest_decay}[pair.kind]
-    return _joined(judge(a, b, premises) for a, b in _chunks(*refs))
 
 
 def single_bounds(

@@ -432,6 +432,8 @@ class _Chunk:
     def add(self) -> None:
         """Add sums, direction and bounds."""
         judging, known = self.part.judging, None
+        if judging is not None and judging.pair.kin is not None:
+            judging.relate(*self._plain_arguments())
         if judging is not None and judging.pair.has_moments:
             known = screen(judging.pair.premises)
             if known is not None and not (judging.strips and self.weights is not None):

@@ -69,6 +69,7 @@ class StateChange:
     direction: cosine between the weight's movement and the newer state's step.
     bounds: the result of every bound, by its name
         (:class:`ckptools.compare.bounds.result.BoundResult`).
+    kin: the same for optimizers other than Adam, and for what Adam keeps besides its moments.
     """
 
     optimizer: int
@@ -80,6 +81,7 @@ class StateChange:
     identical: tuple[str, ...] = ()
     direction: float | None = None
     bounds: dict[str, Any] = field(default_factory=dict)
+    kin: StateChange | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,8 +99,11 @@ def test_small_files_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch
     [
         ("AdamW", torch.float32),
         ("AdamW", torch.bfloat16),
+        ("AMSGrad", torch.float32),
         ("AdamW", torch.float64),
         ("SGD", torch.float32),
+        ("Adagrad", torch.bfloat16),
+        ("RMSprop", torch.float32),
     ],
 )
 def test_large_files_are_read_twice_at_most(
