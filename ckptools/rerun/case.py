@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ckptools.errors import NotComparable, TaskError
 from ckptools.names.patterns import select
-from ckptools.rerun import blame, restore
+from ckptools.rerun import blame, search
 from ckptools.rerun.arms import Sources
 from ckptools.rerun.dynamics import SEEDS, STEPS
 from ckptools.rerun.evaluate import evaluate, seeded
@@ -122,7 +122,7 @@ class Case:
     def _modules(self) -> dict[str, list[str]]:
         units = {one.name: one.module for one in self.checkpoint.tensors()}
         listed = list(getattr(self.task, "modules", None) or ())
-        found = restore.members(listed, self.bad, units)
+        found = search.members(listed, self.bad, units)
         empty = [one for one in listed if one not in found]
         if len(empty) == len(listed) > 0:
             raise TaskError(

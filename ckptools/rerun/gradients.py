@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ckptools.errors import TaskError
-from ckptools.rerun import restore
+from ckptools.rerun import search
 from ckptools.rerun.case import Case
 from ckptools.rerun.evaluate import seeded
 from ckptools.rerun.loading import put
@@ -230,7 +230,7 @@ def _scanned(
     case: Case, rung: Rung, table: GradientTable, earlier: float
 ) -> tuple[Rung, Verdict | None]:
     """Search for the module that makes the gradient wild, as the restore scan does."""
-    scan = restore.scan(
+    scan = search.scan(
         lambda weights: gradient_norm(case.measuring, weights),
         case.bad,
         case.good,

@@ -1,7 +1,7 @@
 """Third rung: whether modules taken from the earlier checkpoint undo what is wrong with this one.
 
 Modules that hold another one's weights come first; then those that carry a gap
-(:mod:`ckptools.rerun.restore`); where there is no gap, a part that progress has hidden, and what
+(:mod:`ckptools.rerun.search`); where there is no gap, a part that progress has hidden, and what
 has grown beyond all measure though no loss feels it.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from ckptools.errors import NotComparable
-from ckptools.rerun import blame, bounce, restore
+from ckptools.rerun import blame, bounce, search
 from ckptools.rerun.bounce import surely
 from ckptools.rerun.case import Case, Gap
 from ckptools.rerun.displacement import ABSURD, overgrown, stands_out
@@ -95,7 +95,7 @@ def _scanned(case: Case, gap: Gap) -> tuple[Rung, Verdict | None]:
     return replace(rung, answered=False, message=message, evidence=evidence), None
 
 
-def _stands_out(case: Case, scan: restore.Scan) -> bool:
+def _stands_out(case: Case, scan: search.Scan) -> bool:
     """Return whether a scan's winners have moved further than other modules."""
     names = {name for module in scan.named for name in case.modules[module]}
     return stands_out(case.bad, case.good, names)
@@ -136,9 +136,9 @@ def _left_after_training(case: Case) -> Comparison:
     return bounce.left(losses[0], losses[1])
 
 
-def _scan(case: Case, gap: Gap, good: float, harm: float = restore.LIMIT) -> restore.Scan:
+def _scan(case: Case, gap: Gap, good: float, harm: float = search.LIMIT) -> search.Scan:
     """Search by the value that shows the gap; ``good`` is what would close it."""
-    return restore.scan(
+    return search.scan(
         case.measure(gap.term),
         case.bad,
         case.good,
@@ -150,18 +150,18 @@ def _scan(case: Case, gap: Gap, good: float, harm: float = restore.LIMIT) -> res
     )
 
 
-def _better(case: Case, scan: restore.Scan) -> Comparison | None:
+def _better(case: Case, scan: search.Scan) -> Comparison | None:
     """Return how much better the whole loss is with the winners restored, over paired batches.
 
     Alpha is shared among all swaps of the scan.
     """
     if not scan.winner:
         return None
-    mixed = restore.mixed(case.bad, case.good, case.modules, scan.winner)
+    mixed = search.mixed(case.bad, case.good, case.modules, scan.winner)
     return case.gain(case.measuring.terms(mixed), len(scan.swaps))
 
 
-def _rung(scan: restore.Scan, gap: Gap, gain: Comparison | None) -> Rung:
+def _rung(scan: search.Scan, gap: Gap, gain: Comparison | None) -> Rung:
     where = scan.single
     if where is not None:
         message = say(
@@ -185,7 +185,7 @@ def _rung(scan: restore.Scan, gap: Gap, gain: Comparison | None) -> Rung:
         True,
         scan.share if scan.winner else None,
         gain.interval if gain else None,
-        restore.SHARE,
+        search.SHARE,
         message=message,
         evidence={
             "value": gap.term or "loss",
@@ -200,9 +200,9 @@ def _rung(scan: restore.Scan, gap: Gap, gain: Comparison | None) -> Rung:
 
 def _hidden(case: Case) -> tuple[Rung, Verdict | None]:
     """Look for a part that does better with its old weights: progress can hide damage."""
-    outer: dict[restore.Group, Terms] = {}
-    for part in restore.outer_parts(case.modules):
-        mixed = restore.mixed(case.bad, case.good, case.modules, part)
+    outer: dict[search.Group, Terms] = {}
+    for part in search.outer_parts(case.modules):
+        mixed = search.mixed(case.bad, case.good, case.modules, part)
         outer[part] = case.measuring.terms(mixed)
     gains = {part: case.gain(terms, len(outer)) for part, terms in outer.items()}
     best = max(gains, key=lambda part: gains[part].effect)
@@ -211,7 +211,7 @@ def _hidden(case: Case) -> tuple[Rung, Verdict | None]:
         "no part of the model does better with its earlier weights (at best {effect:+.1%})",
         effect=gains[best].effect,
     )
-    evidence = {"parts": {restore.label(part): gain.effect for part, gain in gains.items()}}
+    evidence = {"parts": {search.label(part): gain.effect for part, gain in gains.items()}}
     rung = Rung(
         "restore-scan",
         False,
@@ -255,7 +255,7 @@ def _overgrown(case: Case, rung: Rung) -> tuple[Rung, Verdict | None]:
 
 
 def _hidden_gap(
-    case: Case, outer: Mapping[restore.Group, Terms], gain: Comparison, best: restore.Group
+    case: Case, outer: Mapping[search.Group, Terms], gain: Comparison, best: search.Group
 ) -> tuple[Gap, float] | None:
     """Return the value to search by and what restoring the best part makes of it."""
     sure = gain.interval is not None and gain.interval[0] > 0.0
@@ -285,7 +285,7 @@ def _suspects(case: Case, module: str | None) -> dict[str, float]:
         mixed = {n: case.good[n] if n in taken else case.bad[n] for n in case.bad}
         found[pattern] = _part_closed(case, mixed)
         units = {case.units[name] for name in names}
-        if not units & blamed and found[pattern] < restore.SHARE:
+        if not units & blamed and found[pattern] < search.SHARE:
             case.cleared.append(pattern)
     return found
 
@@ -298,4 +298,4 @@ def _part_closed(case: Case, mixed: Mapping[str, Tensor]) -> float:
         return -excess(value, case.bad_values["loss"])
     if gap.value <= gap.reference:
         return -excess(value, gap.value)
-    return restore.closed(value, gap.value, gap.reference)
+    return search.closed(value, gap.value, gap.reference)

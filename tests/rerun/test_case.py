@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pkgutil
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import ckptools.rerun
 from ckptools import layouts
 from ckptools.errors import NotComparable, SettingsError
 from ckptools.rerun import gap, gradients, restoring
@@ -99,3 +102,8 @@ def test_what_cannot_be_held_against_each_other_is_refused(case: Callable[..., C
         case(steps=2, seeds=(0,))
     with pytest.raises(NotComparable, match="do not hold the same tensors"):
         case(lambda weights: weights.pop("heads.0.bias") and None, lenient=True)
+
+
+def test_the_packages_page_names_every_module() -> None:
+    named = set(re.findall(r"[a-z_]+", ckptools.rerun.__doc__ or ""))
+    assert {one.name for one in pkgutil.iter_modules(ckptools.rerun.__path__)} <= named

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ckptools.lanes import faults
 from ckptools.lanes.train import one_thread
-from ckptools.rerun.restore import Scan, children, closed, members, mixed, scan
+from ckptools.rerun.search import Scan, children, closed, members, mixed, scan
 from ckptools.workflows.rerun import rerun
 
 Modules = dict[str, list[str]]

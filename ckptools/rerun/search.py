@@ -1,4 +1,4 @@
-"""Third rung: which modules' weights, taken from the earlier checkpoint, close the gap.
+"""Which modules, taken from the earlier checkpoint, close the gap between the two.
 
 The search goes down the tree of module names.  Forwards, the children of a node are restored one
 after the other, and the best is entered if it alone closes most of the gap; what its siblings do
