@@ -25,6 +25,8 @@ from ckptools.surgery.operation import operations
 
 #: words of the command line that Python cannot take as names
 _ALIASES = {"from": "from_checkpoint"}
+#: how users say the names of parameters
+WORDS = {name: word for word, name in _ALIASES.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,10 +305,11 @@ def _checked(name: str, parameters: dict[str, Any], where: str | None = None) ->
     given = {}
     for key, option in known.items():
         given[key] = value = _listed(parameters.get(key, option.default), option)
+        said = recipes.WORDS.get(key, key)
         if option.required and value in (None, ()):
-            wrong.append(f"{key} is needed")
+            wrong.append(f"{said} is needed")
         for word in value if option.multiple else (value,):
-            wrong += [] if word is None else _faults(key, word, option)
+            wrong += [] if word is None else _faults(said, word, option)
     if wrong:
         raise InvalidParameter("; ".join(wrong), where=where, next=f"ckptools {name} --help")
     return given
@@ -334,7 +335,7 @@ def _faults(key: str, value: Any, option: Option) -> list[str]:
         return [f"{key} is {value!r}, not one of {', '.join(option.choices)}"]
     accepted, words = _KINDS.get(option.kind, _KINDS[str])
     mistaken = isinstance(value, bool) and option.kind != "flag"
-    if mistaken or not isinstance(value, accepted):
+    if mistaken or not isinstance(value, accepted) or value != value:
         return [f"{key} is {value!r}, not {words}"]
     return []
 

@@ -98,6 +98,11 @@ def test_assign_counts_steps_everywhere(run: Path, tmp_path: Path) -> None:
         ({"lr": "fast"}, "learning rate 'fast'"),
         ({"betas": "0.9"}, "two numbers"),
         ({"betas": "0.9,1.0"}, "not below 1"),
+        ({"eps": float("nan")}, "eps is nan"),
+        ({"eps": -1e-8, "weight_decay": -0.1}, "eps is -1e-08; weight_decay is -0.1"),
+        ({"momentum": float("inf")}, "momentum is inf"),
+        ({"step": -5}, "step is -5"),
+        ({"epoch": -1}, "epoch is -1"),
     ],
 )
 def test_assign_refuses_what_makes_no_sense(
@@ -393,6 +398,8 @@ def test_a_single_receipt_is_a_recipe(run: Path, tmp_path: Path) -> None:
         ("[[step]]\noperation = 'reset'\nmodule = 'a'\nseed = 1.5", "not a whole number"),
         ("[[step]]\noperation = 'reset'\nmodule = 'a'\nmatch_scale = 'x'", "not true or false"),
         ("[[step]]\noperation = 'rescale'\nmodule = 'a'\nfactor = 'two'", "not a number"),
+        ("[[step]]\noperation = 'rescale'\nmodule = 'a'\nfactor = nan", "factor is nan, not a"),
+        ("[[step]]\noperation = 'transplant'\nmodule = 'a'", "step 1: from is needed"),
         ("[[step]]\noperation = 'rename'\nmodule = true\nto = 'b'", "module is True"),
         ("[[step]]\noperation = 'strip'\npart = ['ema', 'all']", "'all', not one of"),
     ],

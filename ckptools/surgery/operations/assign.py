@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -59,6 +60,7 @@ def assign(
     edits = Edits()
     numbers = {"eps": eps, "weight_decay": weight_decay, "momentum": momentum}
     numbers = {key: value for key, value in numbers.items() if value is not None}
+    _require_usable({**numbers, "epoch": epoch or 0, "step": step or 0})
     if lr is not None or betas is not None or numbers:
         groups = _groups(checkpoint, group)
         for optimizer, one in groups:
@@ -75,6 +77,13 @@ def assign(
     if not edits.changes:
         raise InvalidParameter("nothing is assigned", next="ckptools assign --help")
     return edits
+
+
+def _require_usable(values: dict[str, float]) -> None:
+    """Raise InvalidParameter for what no optimizer and no counter takes."""
+    wrong = [f"{key} is {value:g}" for key, value in values.items() if not 0 <= value < math.inf]
+    if wrong:
+        raise InvalidParameter("; ".join(wrong), next="choose a number from 0 on")
 
 
 _Group = tuple[OptimizerState, ParameterGroup]
