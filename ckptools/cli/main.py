@@ -7,6 +7,7 @@ the module's docstring, read without importing the module.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import gc
@@ -21,8 +22,8 @@ from typing import Any, NoReturn
 import click
 
 from ckptools import __version__, errors
-from ckptools.cli import charset
-from ckptools.errors import CkptoolsError
+from ckptools.cli import streams
+from ckptools.errors import CkptoolsError, WriteError
 from ckptools.registry import announced
 
 #: usage, unreadable input, crashed rule, nothing examined
@@ -199,15 +200,16 @@ def _wants_json(arguments: Sequence[str]) -> bool:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    """Write one JSON object in one line to stdout."""
+    """Write one JSON object in one line to stdout; stderr has said it where stdout is full."""
     from ckptools.report.json import dumps
 
-    click.echo(dumps(document))
+    with contextlib.suppress(WriteError):
+        streams.write([dumps(document), "\n"])
 
 
 def main() -> NoReturn:
     """Run the command line of this process and exit."""
     gc.set_threshold(100_000)  # a file's tree is many objects and no garbage: 5 % of a listing
     for stream in (sys.stdout, sys.stderr):
-        charset.fit(stream)
+        streams.fit(stream)
     sys.exit(run(sys.argv[1:]))

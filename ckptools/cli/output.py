@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from ckptools.cli import streams
 from ckptools.errors import WouldOverwrite
 from ckptools.types.blocks import Result
 from ckptools.types.wording import say
@@ -60,7 +61,7 @@ class Output:
             lang=self.spoken(),
         )
         if self.path is None:
-            _print(text)
+            streams.write(text)
         else:
             write_report(text, self.path)
         return result.exit_code
@@ -111,17 +112,6 @@ def _terminal_width() -> int:
     """Return the terminal's columns, within what a table can use."""
     columns = shutil.get_terminal_size((PAGE_WIDTH, 24)).columns
     return min(max(columns, _WIDTHS[0]), _WIDTHS[1])
-
-
-def _print(text: Iterable[str]) -> None:
-    """Write to stdout; a reader who has seen enough (``| head``) is no error."""
-    try:
-        for piece in text:
-            sys.stdout.write(piece)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # what is still buffered would raise again when the interpreter shuts down
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_report(text: str | Iterable[str], path: Path) -> None:

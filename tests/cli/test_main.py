@@ -68,8 +68,8 @@ def test_the_help_imports_no_command() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(ast.literal_eval(done.stderr)) <= {
         "ckptools.cli",
-        "ckptools.cli.charset",
         "ckptools.cli.main",
+        "ckptools.cli.streams",
         "ckptools.errors",
         "ckptools.registry",
     }
@@ -277,6 +277,24 @@ def test_a_terminal_with_another_charset_gets_escapes_and_no_crash() -> None:
     assert done.returncode == 2
     assert "\\u2603" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+@pytest.mark.parametrize("medium", ["table", "json", "csv"])
+@pytest.mark.parametrize("name", ["m.safetensors", "missing.pth"])
+def test_a_full_disk_behind_stdout_is_told(medium: str, name: str, tmp_path: Path) -> None:
+    save_file({"w": np.ones(3, np.float32)}, tmp_path / "m.safetensors")
+    command = ["inspect", str(tmp_path / name), "--format", medium]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ckptools", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert ("stdout: cannot be written" in done.stderr) == (name == "m.safetensors")
 
 
 def test_a_page_is_drawn_with_what_the_charset_has(tmp_path: Path) -> None:

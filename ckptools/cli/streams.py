@@ -1,12 +1,17 @@
-"""Characters that a terminal's charset lacks, drawn with those that every terminal has."""
+"""The standard streams: any charset takes every page, and a full disk is told, not raised."""
 
 from __future__ import annotations
 
 import codecs
 import io
+import os
+import sys
+from collections.abc import Iterable
 from typing import TextIO
 
-#: what stands for a character; one for one where tables are drawn with it
+from ckptools.errors import WriteError
+
+#: what stands for a character that a charset lacks; one for one where tables are drawn with it
 _PLAIN = {
     **dict(zip("─│├└·…", "-|++.~", strict=True)),
     **dict(zip("▁▂▃▄▅▆▇█", "12345678", strict=True)),
@@ -39,3 +44,19 @@ def fit(stream: TextIO) -> None:
     if isinstance(stream, io.TextIOWrapper):
         codecs.register_error(HANDLER, _plain)
         stream.reconfigure(errors=HANDLER)
+
+
+def write(text: Iterable[str]) -> None:
+    """Write to stdout; a reader who has seen enough (``| head``) is no error.
+
+    WriteError where stdout takes no more, as on a full disk.
+    """
+    try:
+        for piece in text:
+            sys.stdout.write(piece)
+        sys.stdout.flush()
+    except OSError as error:
+        # what is still buffered would raise again when the interpreter shuts down
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise WriteError(f"cannot be written: {error.strerror}", where="stdout") from None
