@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from ckptools.types.blocks import Block, Column, Facts, FindingList, Heading, Paragraph, Table
@@ -119,8 +119,8 @@ class Receipt:
 
     def _in_place(self) -> bool:
         """Return whether the source was replaced: a file, or the folder that its index lies in."""
-        source, output = (PurePath(str(one["path"])) for one in (self.source, self.output))
-        return output in (source, source.parent)
+        source, output = (os.path.abspath(str(one["path"])) for one in (self.source, self.output))
+        return output in (source, os.path.dirname(source))
 
     def _done(self, path: str) -> str:
         """Return what was done, or would be."""

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from ckptools.errors import CkptoolsError, OperationError, WouldOverwrite
+from ckptools.report import render
 from ckptools.surgery import atomic
 from ckptools.workflows.operate import operate, recipe, undo
 from tests.builders.sharded_folders import blocks, loaded, sharded, step
@@ -84,6 +85,15 @@ def test_shards_that_no_edit_concerns_stay_as_they_are(kind: str, tmp_path: Path
     assert {name for name in changed if name != "optimizer.pt"} == {
         next(name for name in old if name.endswith(f"3-of-00003.{ending}"))
     }
+
+
+def test_an_undo_in_place_is_advised_with_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharded(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    done = operate("cast", "run", dtype="float16", in_place=True)
+    assert " ".join(render(done, "table", width=160).split()).endswith("run.undo --force")
 
 
 def test_renamed_names_stand_in_the_index_and_an_emptied_shard_goes(tmp_path: Path) -> None:

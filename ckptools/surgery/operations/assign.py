@@ -58,8 +58,8 @@ def assign(
     its next step would undo the assignment.
     """
     edits = Edits()
-    numbers = {"eps": eps, "weight_decay": weight_decay, "momentum": momentum}
-    numbers = {key: value for key, value in numbers.items() if value is not None}
+    given = {"eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+    numbers = {key: value for key, value in given.items() if value is not None}
     _require_usable({**numbers, "epoch": epoch or 0, "step": step or 0})
     if lr is not None or betas is not None or numbers:
         groups = _groups(checkpoint, group)

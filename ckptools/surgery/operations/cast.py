@@ -55,7 +55,9 @@ def cast(
         words = f"{old} → {dtype}{lost[storage]}"
         edits.changes.append(TensorChange(tensor.name, "cast", words))
     if not edits.changes:
-        raise OperationError(f"nothing to cast: all is {dtype} or not floating")
+        raise OperationError(
+            f"nothing to cast: all is {dtype} or not floating", where=checkpoint.path
+        )
     return edits
 
 
