@@ -63,10 +63,9 @@ def _chosen(checkpoint: Checkpoint) -> Iterator[tuple[LocalSource, list[Run]]]:
     runs: dict[int, list[Run]] = {}
     left = SMALL
     for source, run in _smallest_first(checkpoint):
-        left -= run[1]
-        if left < 0:
-            break
-        runs.setdefault(id(source), []).append(run)
+        if run[1] <= left:
+            left -= run[1]
+            runs.setdefault(id(source), []).append(run)
     yield from ((s, _merged(runs[id(s)])) for s in sources if id(s) in runs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ckptools.errors import CkptoolsError
 from ckptools.stats import rows, slots
 from ckptools.stats.jobs import Job, Part
 from ckptools.stats.kernel import Engine
-from ckptools.stats.pieces import pieces
+from ckptools.stats.pieces import pieces, seekable
 from ckptools.stats.rows import Matrix, RowScan
 from ckptools.stats.tally import Run, Tally
 
@@ -110,13 +110,15 @@ def _row_scan(part: Part, extent: tuple[int, int]) -> RowScan | None:
 def whole_rows(
     part: Part, view: Matrix, notes: rows.RowNotes, chosen: Engine, space: Workspace
 ) -> rows.RowNotes:
-    """Read a tensor again whose rows begin alike, to compare whole rows."""
-    elements = part.ref.numel
-    scan = RowScan(view, 0, elements * view.words, view.width)
+    """Read the rows again that begin alike, to compare whole rows."""
+    places = notes.alike if seekable(part.ref) else np.arange(view.rows)
+    scan = RowScan(replace(view, rows=places.size), 0, places.size * view.width, view.width)
     size = CHUNK // part.family.itemsize
-    for values in pieces(part.ref, part.family, 0, elements, size, space.buffer(0)):
-        scan.add(chosen, values.view(part.family.bits), part.family.magnitude)
-    return rows.conclude([scan], view.width)
+    for run in np.split(places, np.flatnonzero(np.diff(places) != 1) + 1):
+        extent = int(run[0]) * view.columns, int(run[-1] + 1) * view.columns
+        for values in pieces(part.ref, part.family, *extent, size, space.buffer(0)):
+            scan.add(chosen, values.view(part.family.bits), part.family.magnitude)
+    return replace(notes, repeated=rows.conclude([scan], view.width).repeated, whole=True)
 
 
 def _add_joint(

@@ -3,13 +3,13 @@
 The matrix view is the first axis against all others.  A row is looked at until its first value
 that is not zero, and a column until one of its values is not, so healthy tensors cost next to
 nothing.  Repeated rows are found in two steps: a key of each row's first elements in the same
-pass, and only where two keys agree a second pass with keys of whole rows.
+pass, and only where two keys agree a second pass over these rows, with keys of whole rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -93,13 +93,15 @@ class RowNotes:
     """What is known of a whole tensor's rows.
 
     ``repeated`` counts rows whose key equals that of an earlier row that is not all zero; it is
-    final when keys cover whole rows (``whole``) or when it is zero.
+    final when keys cover whole rows (``whole``) or when it is zero; ``alike`` are the places of all
+    rows that share a key.
     """
 
     dead_rows: int
     dead_columns: int
     repeated: int
     whole: bool
+    alike: NDArray[np.int64] = field(compare=False)
 
 
 def conclude(parts: Sequence[RowScan], depth: int = HEAD) -> RowNotes:
@@ -110,12 +112,14 @@ def conclude(parts: Sequence[RowScan], depth: int = HEAD) -> RowNotes:
     else:
         keys, alive, filled = _merged(view, parts)
     kept = keys[alive != 0]
+    repeated = _repeated(kept)
     columns = filled.reshape(view.columns, view.words).any(axis=1)
     return RowNotes(
         dead_rows=view.rows - kept.size,
         dead_columns=view.columns - int(np.count_nonzero(columns)),
-        repeated=_repeated(kept),
+        repeated=repeated,
         whole=depth >= view.width,
+        alike=_alike(keys, alive) if repeated else np.empty(0, dtype=np.int64),
     )
 
 
@@ -132,6 +136,13 @@ def _merged(
         alive[touched] |= part.alive
         filled |= part.filled
     return keys, alive, filled
+
+
+def _alike(keys: NDArray[np.uint64], alive: NDArray[np.uint8]) -> NDArray[np.int64]:
+    places = np.flatnonzero(alive)
+    order = np.argsort(keys[places], kind="stable")
+    same = np.diff(keys[places][order]) == 0
+    return np.sort(places[order[np.concatenate([same, [False]]) | np.concatenate([[False], same])]])
 
 
 def _repeated(keys: NDArray[np.uint64]) -> int:

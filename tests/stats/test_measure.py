@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from ckptools.sources.local import LocalSource
 from ckptools.stats import jobs, kernel, measure, passing
 from ckptools.stats.families import DTYPES
 from ckptools.types.measurements import Measurements, Statistics
@@ -388,3 +389,24 @@ def test_small_checkpoints_load_neither_numba_nor_scipy(tmp_path: Path) -> None:
         [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
     )
     assert ran.stdout.strip() == "[]"
+
+
+def test_only_rows_that_begin_alike_are_read_again(
+    any_engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).standard_normal((300, 900)).astype(np.float32)
+    values[[7, 8, 250]] = values[3]
+    values[8, 800] += 1  # begins as the others do and ends otherwise
+    values[[20, 21]] = 0
+    read: list[int] = []
+    reading = LocalSource.readinto_at
+
+    def counting(self: LocalSource, offset: int, buffer: memoryview) -> None:
+        read.append(len(buffer))
+        reading(self, offset, buffer)
+
+    checkpoint = checkpoint_of(tmp_path / "one.bin", {"w": values})
+    monkeypatch.setattr(LocalSource, "readinto_at", counting)
+    found = measure(checkpoint).tensors["model", "w"]
+    assert (found.duplicate_rows, found.dead_rows) == (2, 2)
+    assert sum(read) == values.nbytes + 4 * values[0].nbytes
