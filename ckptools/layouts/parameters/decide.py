@@ -152,7 +152,7 @@ def _weighed(problem: Problem, found: list[Hypothesis], samples: Samples) -> lis
     Relations are counted first.  Between copies they hold with a sister's states, too: there, only
     how far each has travelled and how closely relations hold can tell.
     """
-    looked_at = _disagreeing_units(problem, found)
+    looked_at = _disagreeing_units(found)
     matrices = [index for index in looked_at if len(problem.shapes[index]) > 1]
     travels = _travels(problem, samples, matrices)
     copies = 2 * len(travels) > len(matrices)
@@ -172,7 +172,7 @@ def _balanced(problem: Problem, found: list[Hypothesis], samples: Samples) -> li
     states, too, but less well.  The same states are compared wherever two hypotheses put them in
     a relation of the same pattern, by the logarithms of their residuals.
     """
-    told = _closeness(problem, found, samples, _disagreeing_units(problem, found))
+    told = _closeness(problem, found, samples, _disagreeing_units(found))
     kept = [
         one
         for one, own in zip(found, told, strict=True)
@@ -242,7 +242,7 @@ def _aligned(problem: Problem, found: list[Hypothesis], samples: Samples) -> lis
     spread near 1, so the sums of two hypotheses over k matrices differ by chance by about √(2k).
     """
     looked_at = sorted(
-        index for index in _disagreeing_units(problem, found) if len(problem.shapes[index]) > 1
+        index for index in _disagreeing_units(found) if len(problem.shapes[index]) > 1
     )
     travels = _travels(problem, samples, looked_at)
     sums, most = [], 1
@@ -315,7 +315,7 @@ def _differences(chosen: Hypothesis, others: Iterable[Hypothesis]) -> set[int]:
     return different
 
 
-def _disagreeing_units(problem: Problem, found: list[Hypothesis]) -> set[int]:
+def _disagreeing_units(found: list[Hypothesis]) -> set[int]:
     """Return candidates, evenly drawn, on which the hypotheses disagree."""
     slots = sorted(_differences(found[0], found[1:]))
     moved = sorted({one.candidates[slot] for one in found for slot in slots} - {-1})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ckptools.rules import advice
 from ckptools.rules.changes import of_one_run
-from ckptools.rules.clips import in_force
+from ckptools.rules.clips import Clip, in_force
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
@@ -59,12 +59,19 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
     References
         Pascanu et al. 2013; Markov's inequality over the steps' weights (compare/bounds/clip.py).
     """
+    clip = in_force(evidence, limit)
+    yield from _ever(evidence, clip)
+    if clip is not None:
+        yield from _since(evidence, clip)
+
+
+def _ever(evidence: Evidence, clip: Clip | None) -> Iterator[Finding]:
+    """Iterate over what one file says of all steps that its second moments remember."""
     from ckptools.compare.bounds.clip import saturation  # numpy
-    from ckptools.compare.clipping import clipped, clipped_since
+    from ckptools.compare.clipping import clipped
 
     assert evidence.checkpoint is not None
     assert evidence.measurements is not None
-    clip = in_force(evidence, limit)
     for one in clipped(evidence.checkpoint, evidence.measurements):
         value = clip.value if clip is not None else _usual(one.norm)
         if value is None or not _at(one, value):
@@ -79,9 +86,16 @@ def check(evidence: Evidence, limit: float) -> Iterator[Finding]:
             below=_BELOW,
         )
         yield _found(evidence, one, message, value, share)
-    for change in of_one_run(evidence) if clip is not None else ():
+
+
+def _since(evidence: Evidence, clip: Clip) -> Iterator[Finding]:
+    """Iterate over what two files say of the steps between them."""
+    from ckptools.compare.bounds.clip import saturation  # numpy
+    from ckptools.compare.clipping import clipped_since
+
+    for change in of_one_run(evidence):
         for one in clipped_since(change):
-            if clip is None or not _at(one, clip.value):
+            if not _at(one, clip.value):
                 continue
             share = saturation(one.norm, clip.value, _BELOW)
             if share > _SOME:
