@@ -250,25 +250,18 @@ def rerun(
         case = Case(held, opened, place, before, lenient=lenient, suspects=suspects)
         verdict, comparison = climb(case, all_rungs=all_rungs), None
         if design is not None:
-            comparison = compare_arms(
-                replace(trained, threads=threads or 1),
-                design,
-                engine=run,
-                store=store,
-                progress=progress,
-            )
-    experiment = Experiment(
-        opened.path, before.path if before else None, task, verdict, tuple(case.rungs)
-    )
+            alike = replace(trained, threads=threads or 1)
+            comparison = compare_arms(alike, design, engine=run, store=store, progress=progress)
+    seen = Experiment(opened.path, trained.earlier, task, verdict, tuple(case.rungs))
     return Rerun(
-        opened.path,
-        before.path if before else None,
+        seen.checkpoint,
+        seen.earlier,
         task,
         verdict,
-        tuple(case.rungs),
+        seen.rungs,
         (*case.dynamics.arms.values(), *(comparison.arms if comparison else ())),
         (*opened.not_judged, *case.not_judged),
         time.perf_counter() - start,
         comparison,
-        judge(Evidence(checkpoint=opened, experiment=experiment), select=["EXP"]),
+        judge(Evidence(checkpoint=opened, experiment=seen), select=["EXP"]),
     )
