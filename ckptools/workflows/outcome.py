@@ -133,7 +133,7 @@ class Outcome:
             blocks.append(FindingList(self.findings))
         elif not self.nothing_examined and not self.judgement.crashed:
             ran = (
-                say(" by {rules_run} rules", rules_run=self.rules_run)
+                say(" by {rules}", rules=count(self.rules_run, "rule"))
                 if self.rules_run is not None
                 else ""
             )

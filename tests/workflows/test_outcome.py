@@ -25,3 +25,9 @@ def test_skipped_rules_that_follow_each_other_are_one_word(codes: list[str], sho
     (paragraph,) = [one for one in outcome.closing() if isinstance(one, Paragraph)]
     assert str(paragraph.text) == f"- no log: {shown}"
     assert [one["code"] for one in outcome.document()["skipped"]] == codes
+
+
+def test_a_single_rule_is_one_rule() -> None:
+    first = Outcome(Judgement((), (), ()), rules_run=1).opening()[0]
+    assert isinstance(first, Paragraph)
+    assert first.text == "nothing found by 1 rule"

@@ -10,7 +10,7 @@ from ckptools.rules.changes import gathered_matches
 from ckptools.rules.registry import found, rule
 from ckptools.types.evidence import Evidence
 from ckptools.types.finding import Finding
-from ckptools.types.wording import say
+from ckptools.types.wording import count, say
 
 if TYPE_CHECKING:  # what a listing does without
     from ckptools.types.change import Match
@@ -52,8 +52,8 @@ def check(evidence: Evidence) -> Iterator[Finding]:
             yield found(
                 target,
                 say(
-                    "{elements:,} elements were finite in {path} and are not now",
-                    elements=elements,
+                    "{elements}, finite in {path}, turned into NaN or infinity",
+                    elements=count(elements, "element"),
                     path=change.a.path,
                 ),
                 evidence={"elements": elements, "tensors": _names(matches)},
