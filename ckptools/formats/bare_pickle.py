@@ -12,13 +12,13 @@ from ckptools.formats import dcp_metadata
 from ckptools.formats.fault_list import FaultList
 from ckptools.formats.nested_storages import nested_storages
 from ckptools.formats.pickle_machine import (
-    HIGHEST_PROTOCOL,
     BrokenPickle,
     IncompletePickle,
     Limits,
     PickleResult,
     run,
 )
+from ckptools.formats.pickle_state import HIGHEST_PROTOCOL
 from ckptools.formats.pickle_stream import read_pickle
 from ckptools.formats.registry import formats
 from ckptools.formats.tensors import recognise

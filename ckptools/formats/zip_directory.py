@@ -149,7 +149,7 @@ def read_directory(source: Source, faults: FaultList) -> Directory:
     ]
     entries.sort(key=lambda entry: entry.header_start)
     _check_names(entries, faults)
-    _check_gaps(source, entries, end.offset, faults)
+    _check_gaps(entries, end.offset, faults)
     return Directory(tuple(entries), end.offset)
 
 
@@ -395,7 +395,7 @@ def _check_names(entries: list[Entry], faults: FaultList) -> None:
             faults.add("unsafe-name", entry.name, say("a name that could leave its folder"))
 
 
-def _check_gaps(source: Source, entries: list[Entry], end: int, faults: FaultList) -> None:
+def _check_gaps(entries: list[Entry], end: int, faults: FaultList) -> None:
     """Note records that overlap, and bytes that belong to no record."""
     if entries and entries[0].header_start:
         count = entries[0].header_start

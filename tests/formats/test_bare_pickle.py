@@ -102,7 +102,7 @@ def test_wrapped_files_are_refused_by_name(tmp_path, data, word):
 
 def test_numpy_archives_are_refused_by_name(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.ones(3))
-    with pytest.raises(UnknownFormat, match=r"data\.pkl"):
+    with pytest.raises(UnknownFormat, match="archive of numpy arrays"):
         open_container(str(tmp_path / "x.npz"))
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptools.errors import CorruptFile
-from ckptools.formats import pickle_machine
+from ckptools.formats import pickle_opcodes
 from ckptools.formats.pickle_machine import (
     BrokenPickle,
     IncompletePickle,
@@ -102,8 +102,8 @@ def test_nan_and_infinities_survive() -> None:
 
 def test_every_opcode_of_the_standard_library_has_a_handler() -> None:
     for opcode in pickletools.opcodes:
-        handler = pickle_machine._HANDLERS[ord(opcode.code)]
-        assert handler is not pickle_machine._unknown, opcode.name
+        handler = pickle_opcodes.HANDLERS[ord(opcode.code)]
+        assert handler is not pickle_opcodes._unknown, opcode.name
 
 
 def test_bytes_that_are_no_opcode_are_refused() -> None:
