@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from shlex import quote
 from typing import Any
 
 from ckptools.errors import OperationError
@@ -113,7 +114,8 @@ def _weights(checkpoint: Checkpoint, edits: Edits, names: Names, weights: Weight
         raise OperationError(
             "its tensors are not the entries of a state dict, so they cannot be renamed",
             where=f"{checkpoint.path}: {'.'.join(weights.path) or weights.name}",
-            next=f"take the weights alone: ckptools convert --to torch-zip {checkpoint.path}",
+            next="take the weights alone: "
+            f"ckptools convert --to torch-zip {quote(checkpoint.path)}",
         )
     after = Counter(keys.get(key, key) for key in present)
     twice = [key for key, count in after.items() if key is not None and count > 1]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from threading import Event
 from typing import Any, BinaryIO
 
@@ -63,7 +64,7 @@ def refuse(container: Container, accepted: Iterable[str] = ()) -> None:
         raise OperationError(
             f"{container.format} files are not operated on",
             where=container.path,
-            next=f"ckptools convert --to torch-zip {container.path}",
+            next=f"ckptools convert --to torch-zip {quote(container.path)}",
         )
 
 
@@ -71,7 +72,7 @@ def _damaged(container: Container, fault: Fault) -> CorruptFile:
     return CorruptFile(
         f"{fault.where}: {fault.message}; surgery does not touch a damaged file",
         where=container.path,
-        next=f"ckptools repair {container.path}",
+        next=f"ckptools repair {quote(container.path)}",
     )
 
 
@@ -220,7 +221,7 @@ def produce(
             raise VerificationFailed(
                 error.message,
                 where=str(source),
-                next=f"this file may be damaged itself: ckptools repair {source}",
+                next=f"this file may be damaged itself: ckptools repair {quote(str(source))}",
             ) from None
         finally:
             stop.set()
@@ -279,7 +280,8 @@ def plan_of(container: Container, edits: Edits, stem: str) -> Plan:
         raise OperationError(
             "is a TorchScript program: values can change, its structure cannot",
             where=container.path,
-            next=f"take its weights out first: ckptools convert --to torch-zip {container.path}",
+            next="take its weights out first: "
+            f"ckptools convert --to torch-zip {quote(container.path)}",
         )
     if edits.structural:
         return _new_tree(container, edits, fresh)
@@ -477,7 +479,7 @@ def _unsound(container: Container, fault: Fault) -> VerificationFailed:
     return VerificationFailed(
         f"the new file does not read back: {fault.where}: {fault.message}",
         where=container.path,
-        next=f"this file may be damaged itself: ckptools repair {container.path}",
+        next=f"this file may be damaged itself: ckptools repair {quote(container.path)}",
     )
 
 

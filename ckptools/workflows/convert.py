@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ckptools import formats, layouts
@@ -96,7 +97,7 @@ def _plan(checkpoint: Checkpoint, to: str) -> Conversion:
         raise OperationError(
             "holds no tensor that could be carried over",
             where=checkpoint.path,
-            next=f"look at it with: ckptools inspect --list {checkpoint.path}",
+            next=f"look at it with: ckptools inspect --list {quote(checkpoint.path)}",
         )
     return plan
 
@@ -114,7 +115,7 @@ def refuse_damaged(checkpoint: Checkpoint) -> None:
         raise CorruptFile(
             f"{faults[0].where}: {faults[0].message}",
             where=checkpoint.path,
-            next=f"see all of it with: ckptools inspect --verify {checkpoint.path}",
+            next=f"see all of it with: ckptools inspect --verify {quote(checkpoint.path)}",
         )
 
 

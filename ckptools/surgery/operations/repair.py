@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, P
 from ckptools.types.container import Container
 from ckptools.types.plan import TensorChange
 from ckptools.types.tensor import Storage, TensorRef
-from ckptools.types.wording import say
+from ckptools.types.wording import count, say
 
 _State = tuple[OptimizerState, ParameterState]
 
@@ -193,10 +194,10 @@ class _Repair:
             self.edits.changes.append(TensorChange(tensor.name, "replace", words))
         if lost:
             raise OperationError(
-                f"{len(lost)} weights are lost ({reason}), e.g. {lost[0]}",
+                f"{len(lost)} of its weights lost ({reason}), e.g. {lost[0]}",
                 where=self.checkpoint.path,
                 next="take them from an earlier epoch with --from; or keep the rest alone: "
-                f"ckptools convert --to safetensors {self.checkpoint.path}",
+                f"ckptools convert --to safetensors {quote(self.checkpoint.path)}",
             )
         for optimizer in self.checkpoint.optimizers:
             for state in optimizer.states:
@@ -241,11 +242,11 @@ class _Repair:
     def values(self, tensors: list[NamedTensor], some: bool) -> None:
         """Replace NaN, Inf and negative second moments."""
         for tensor in tensors:
-            count = 0 if self.done(tensor.ref) else damage.not_numbers(tensor.ref)
-            if count:
+            number = 0 if self.done(tensor.ref) else damage.not_numbers(tensor.ref)
+            if number:
                 given = self.donor.tensor(tensor)
                 self.fill(tensor.ref, given, 0.0, False)
-                words = say("{count} values {words}", count=count, words=self.words(given))
+                words = _mended(number, self.words(given))
                 self.edits.changes.append(TensorChange(tensor.name, "repair", words))
         wanted = states_of(self.checkpoint, tensors).values() if some else self.all_states()
         for optimizer, state in wanted:
@@ -271,23 +272,18 @@ class _Repair:
         """Mend one state's slots; yield what was done to each."""
         for name, ref in state.slots.items():
             second = name in slots.SECOND
-            if self.done(ref) or not (count := damage.not_numbers(ref, negative=second)):
+            if self.done(ref) or not (number := damage.not_numbers(ref, negative=second)):
                 continue
             given = self.donor.slot(state, name, ref)
             usual = slots.usual(ref) if second else 0.0
             self.fill(ref, given, usual, second)
-            yield (
-                name,
-                say(
-                    "{count} values {words}",
-                    count=count,
-                    words=self.words(given) if given or not second else say("usual"),
-                ),
-            )
+            yield name, _mended(number, self.words(given, second))
 
-    def words(self, given: TensorRef | None) -> str:
+    def words(self, given: TensorRef | None, second: bool = False) -> str:
         """Say where replaced values come from."""
-        return say("from {path}", path=self.donor.path) if given is not None else say("zero")
+        if given is not None:
+            return say("from {path}", path=self.donor.path)
+        return say("set to the mean of the others") if second else say("set to zero")
 
     def fill(self, ref: TensorRef, given: TensorRef | None, value: float, negative: bool) -> None:
         """Replace the bad values of a tensor, element by element."""
@@ -301,3 +297,7 @@ class _Repair:
                 yield mine
 
         self.edits.replace_values(ref, filled)
+
+
+def _mended(number: int, words: str) -> str:
+    return say("{values} {words}", values=count(number, "value"), words=words)

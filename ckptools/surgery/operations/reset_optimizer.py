@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from ckptools.errors import OperationError
 from ckptools.surgery import places, slots, values
@@ -52,7 +53,7 @@ def reset_optimizer(
         raise OperationError(
             "the optimizer remembers nothing of the kind",
             where=checkpoint.path,
-            next=f"see what it holds: ckptools inspect --list {checkpoint.path}",
+            next=f"see what it holds: ckptools inspect --list {quote(checkpoint.path)}",
         )
     return edits
 

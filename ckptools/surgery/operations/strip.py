@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from shlex import quote
 from typing import Any
 
 from ckptools.errors import OperationError
@@ -48,7 +49,7 @@ def strip(checkpoint: Checkpoint, *, part: tuple[str, ...]) -> Edits:
         raise OperationError(
             f"holds none of: {', '.join(part)}",
             where=checkpoint.path,
-            next=f"see what it holds: ckptools inspect --list {checkpoint.path}",
+            next=f"see what it holds: ckptools inspect --list {quote(checkpoint.path)}",
         )
     return edits
 
