@@ -342,12 +342,12 @@ def _single(
         start = settings.get("initial_accumulator_value")
         if isinstance(start, (int, float)) and start > 0:
             low = least["sum"] / float(np.float32(start))
-            yield _floor(low, slots["sum"].finite, premises)
+            yield _floor(low, slots["sum"].finite)
     if optimizer.kind == "AMSGrad" and {"exp_avg_sq", "max_exp_avg_sq"} <= largest.keys():
         yield _maxima(slots["exp_avg_sq"], slots["max_exp_avg_sq"], premises)
 
 
-def _floor(share: float, elements: int, premises: AdamPremises) -> BoundResult:
+def _floor(share: float, elements: int) -> BoundResult:
     """Return that a sum of squares lies at or above what it started from."""
     ratio = 1 / share if share > 0 else math.inf
     return BoundResult("adagrad-start", ratio, None, int(share < 1), elements)
