@@ -20,7 +20,7 @@ from ckptools.stats.alongside import Alongside
 from ckptools.types.change import Change, Match, StateChange
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, ParameterState
 from ckptools.types.tensor import TensorRef
-from ckptools.types.wording import join, say
+from ckptools.types.wording import count, join, say
 
 #: Bytes of weights and states up to which names are settled by all that a file holds at once.
 WHOLE = 192 << 20
@@ -35,6 +35,7 @@ def compare(
     *,
     progress: Progress | None = None,
     beside: Callable[[Checkpoint], Alongside] | None = None,
+    once: bool = False,
 ) -> Change:
     """Return what moved from ``older`` to ``newer``, and whether it can have.
 
@@ -45,6 +46,8 @@ def compare(
     ----------
     progress: called with (bytes done, bytes in all).
     beside: called with the newer file, its states named; gives what is fed with its values.
+    once: large files are not read again for the names of states whose bounds are broken; what
+        only names would prove stays a hint then.
     """
     named, whole = _named(older, newer)
     measuring = None if beside is None else beside(named)
@@ -53,7 +56,8 @@ def compare(
     pending = _pairs(older, named, weights)
     matches, states = _read(aligned.pairs, pending, progress, measuring)
     named, states = _inheriting(older, named, weights, states, whole=whole)
-    if not whole and any(_accused(state) for state in states):
+    if not (whole or once) and any(_accused(state) for state in states):
+        whole = True
         with np.errstate(all="ignore"):
             renamed = identify_pair(older, newer)
         states = _reconsidered(older, named, renamed, weights, states)
@@ -69,7 +73,7 @@ def compare(
         tuple(tensor.name for tensor in aligned.only_b),
         tuple(states),
         run_changes(older, named),
-        tuple(_not_judged(matches, named)),
+        (*_not_judged(matches, named), *_not_proved(states, whole=whole)),
     )
 
 
@@ -312,6 +316,17 @@ def _with_best(match: Match, best: Resemblance | None) -> Match:
     if best is None or (best.name == match.name_a and best.cosine > 0):
         return match
     return replace(match, best_match=best.name, best_cosine=best.cosine)
+
+
+def _not_proved(states: Sequence[StateChange], *, whole: bool) -> Iterator[str]:
+    """Tell of broken bounds whose states would have been named by a further reading."""
+    accused = sum(_accused(state) for state in states)
+    if accused and not whole:
+        yield say(
+            "whose {states} break a bound: names by all values of large files are asked by "
+            "ckptools diff only",
+            states=count(accused, "state"),
+        )
 
 
 def _not_judged(matches: Iterable[Match], newer: Checkpoint) -> Iterator[str]:

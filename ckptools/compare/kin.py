@@ -1,7 +1,8 @@
 """Optimizers other than Adam, and what Adam keeps besides its moments, held against their bounds.
 
-The pass over two files feeds :class:`KinPair` with the chunks that it has read.  Only a single step
-of SGD is read a second time: its replay needs the rate that all tensors of a group tell.
+The pass over two files feeds :class:`KinPair` with the chunks that it has read.  The replay of a
+single step of SGD needs the rate that all tensors of a group tell, so that is solved before: from
+all values of small files, from samples of large ones.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from ckptools.compare.histories import even_chunks, partners
 from ckptools.compare.schedules import number
 from ckptools.compare.targets import target_of
 from ckptools.errors import CkptoolsError
+from ckptools.layouts.parameters.reading import read_at
+from ckptools.sources.keeping import SMALL
 from ckptools.types.change import Change, StateChange
 from ckptools.types.checkpoint import Checkpoint, NamedTensor, OptimizerState, ParameterState
 from ckptools.types.measurements import Measurements, Statistics
@@ -48,9 +51,13 @@ _SQUARES = {
     "AMSGrad": ("max_exp_avg_sq", "exp_avg_sq"),
 }
 _GROWTH = {"Adagrad": accumulator_growth, "RMSprop": decay, "Adamax": largest_decay}
-_JUDGED = frozenset({"Lion", *_SQUARES})
+_JUDGED = frozenset({"Lion", "SGD", *_SQUARES})
+#: Elements of each file's weights from which a rate is solved, and of one tensor at least.
+SAMPLED, _LEAST = 4 << 20, 4096
+#: A tensor is sampled in so many runs.
+_RUNS = 8
 #: Names of the bounds on weights, and on sums and maxima of squares.
-TRAVELLED = frozenset({"lion", "adagrad", "rmsprop"})
+TRAVELLED = frozenset({"lion", "adagrad", "rmsprop", "sgd-replay"})
 GROWN = frozenset({"adagrad-sum", "decay", "adamax-decay", "amsgrad"})
 
 
@@ -58,7 +65,8 @@ GROWN = frozenset({"adagrad-sum", "decay", "adamax-decay", "amsgrad"})
 class KinPair:
     """One state in both files, with its weight where its name is known.
 
-    ``steps`` are the parameter's own where it counts them, else the run's.
+    ``steps`` are the parameter's own where it counts them, else the run's.  ``rate`` is that of
+    the one step of SGD, where it could be solved.
     """
 
     optimizer: int
@@ -70,6 +78,7 @@ class KinPair:
     settings: Mapping[str, Any]
     premises: AdamPremises
     weights: tuple[NamedTensor, NamedTensor] | None
+    rate: LearningRate | None = None
 
     def slots(self, *names: str) -> list[TensorRef] | None:
         """Return the older and the newer file's slots, in turn, or None where any is missing."""
@@ -89,6 +98,11 @@ class KinPair:
             if moved is not None:
                 yield lion(*moved, self.premises)
             return
+        if self.kind == "SGD":
+            if moved is not None and self.rate is not None:
+                buffers = older["momentum_buffer"], newer["momentum_buffer"]
+                yield self.replayed(*moved, self.direction(*buffers))
+            return
         names = _SQUARES[self.kind]
         if self.slots(*names) is None:
             return
@@ -101,6 +115,25 @@ class KinPair:
         if moved is not None and (self.kind == "Adagrad" or (self.kind == "RMSprop" and plain)):
             adagrad = self.kind == "Adagrad"
             yield second_moment_displacement(*moved, old, new, self.premises, adagrad=adagrad)
+
+    def direction(self, old: Values, new: Values) -> Values:
+        """Return where one step of SGD led, from its buffers before and after."""
+        found = momentum_update(
+            np.ravel(old),
+            np.ravel(new),
+            momentum=number(self.settings.get("momentum")) or 0.0,
+            dampening=number(self.settings.get("dampening")) or 0.0,
+            nesterov=bool(self.settings.get("nesterov")),
+        )
+        return -found if self.settings.get("maximize") else found
+
+    def replayed(self, older: Values, newer: Values, direction: Values) -> BoundResult:
+        """Return one chunk of a step of SGD replayed with the rate of its group."""
+        assert self.rate is not None
+        known = [word for word in self.premises.failed if not word.startswith("learning-rate")]
+        premises = replace(self.premises, failed=tuple(known))  # the rate is solved
+        value, uncertainty = self.rate.value, self.rate.uncertainty
+        return sgd_replay(older, newer, direction, value, premises, uncertainty=uncertainty)
 
     def change(self, results: Sequence[BoundResult]) -> StateChange | None:
         """Return what was found out, None when nothing was."""
@@ -119,12 +152,7 @@ class KinPair:
 
 def travels(change: Change) -> list[StateChange]:
     """Return how far weights went, over what their optimizer can have moved them."""
-    steps = change.relation.steps_between
-    pairs = [p for p in _pairs(change.a, change.b, steps, frozenset({"SGD"})) if p.weights]
-    rates = _sgd_rates(pairs)
-    replays = [pair.change(list(_replayed(pair, rates))) for pair in pairs]
-    found = [*(state for state in replays if state is not None), *_of_kin(change, TRAVELLED)]
-    return sorted(found, key=lambda state: (state.optimizer, state.position))
+    return sorted(_of_kin(change, TRAVELLED), key=lambda state: (state.optimizer, state.position))
 
 
 def accumulators(change: Change) -> list[StateChange]:
@@ -145,8 +173,14 @@ def related(
     older: Checkpoint, newer: Checkpoint, steps: int | None
 ) -> dict[tuple[int, int], KinPair]:
     """Return the states that have bounds of their own, by optimizer and position."""
-    pairs = _pairs(older, newer, steps, _JUDGED)
-    return {(pair.optimizer, pair.position): pair for pair in pairs}
+    pairs = list(_pairs(older, newer, steps, _JUDGED))
+    rates = _sgd_rates([pair for pair in pairs if pair.kind == "SGD"])
+    found = {}
+    for pair in pairs:
+        rate = rates.get((pair.optimizer, pair.newer.group))
+        if pair.kind != "SGD" or rate is not None:
+            found[pair.optimizer, pair.position] = replace(pair, rate=rate)
+    return found
 
 
 def _pairs(
@@ -220,14 +254,6 @@ def _alike(refs: list[TensorRef]) -> bool:
     )
 
 
-def _chunks(*refs: TensorRef) -> Iterator[tuple[Values, ...]]:
-    """Iterate over tensors of one shape in step; stops where one of them cannot be read."""
-    try:
-        yield from zip(*(even_chunks(ref) for ref in refs), strict=True)
-    except CkptoolsError:
-        return  # an unreadable tensor is told by the measurements
-
-
 def _joined(results: Iterable[BoundResult]) -> list[BoundResult]:
     """Return one result a bound."""
     found: dict[str, list[BoundResult]] = {}
@@ -242,16 +268,53 @@ def _sgd_rates(pairs: list[KinPair]) -> dict[tuple[int, int], LearningRate]:
     Every tensor of a group gives the same rate, within what rounding leaves open; one that was
     overwritten does not, and has no say.
     """
+    asked = [
+        pair
+        for pair in pairs
+        if pair.premises.steps == 1
+        and "step" not in pair.premises.failed
+        and pair.weights is not None
+        and pair.slots("momentum_buffer") is not None
+    ]
+    whole = sum(ref.nbytes for pair in asked for ref in _read_of(pair)) <= 2 * SMALL
+    most = None if whole else max(SAMPLED // max(len(asked), 1), _LEAST)
     found: dict[tuple[int, int], list[LearningRate]] = {}
-    for pair in pairs:
-        if pair.premises.steps != 1 or "step" in pair.premises.failed or pair.weights is None:
-            continue
-        directions = _directions(pair, [tensor.ref for tensor in pair.weights])
-        steps = (sgd_rate(a, b, direction, pair.premises) for a, b, direction in directions)
+    for pair in asked:
+        steps = (
+            sgd_rate(a, b, pair.direction(old, new), pair.premises)
+            for a, b, old, new in _values(_read_of(pair), most)
+        )
         rate = sum(steps, LearningRate())
         found.setdefault((pair.optimizer, pair.newer.group), []).append(rate)
     agreed = {key: _agreed(rates) for key, rates in found.items()}
     return {key: rate for key, rate in agreed.items() if rate.uncertainty < 0.05 * abs(rate.value)}
+
+
+def _read_of(pair: KinPair) -> list[TensorRef]:
+    """Return what a step of SGD is solved from: the weight and its buffer, older and newer."""
+    weights = [] if pair.weights is None else [tensor.ref for tensor in pair.weights]
+    return [*weights, *(pair.slots("momentum_buffer") or ())]
+
+
+def _values(refs: Sequence[TensorRef], most: int | None) -> Iterator[tuple[Values, ...]]:
+    """Iterate over tensors of one shape in step, chunk by chunk or ``most`` elements of each.
+
+    Stops where one of them cannot be read: that is told by the measurements.
+    """
+    if most is not None and refs[0].numel > most:
+        length = max(most // _RUNS, 1)
+        starts = np.linspace(0, refs[0].numel - length, _RUNS, dtype=np.int64)
+        picked = np.unique(starts[:, None] + np.arange(length))
+        parts = [read_at(ref, picked) for ref in refs]
+        there = tuple(part for part in parts if part is not None)
+        if len(there) == len(parts):
+            yield there
+        return
+    try:
+        chunks = zip(*(even_chunks(ref) for ref in refs), strict=True)
+        yield from (tuple(np.ravel(one) for one in chunk) for chunk in chunks)
+    except CkptoolsError:
+        return
 
 
 def _agreed(rates: list[LearningRate]) -> LearningRate:
@@ -268,37 +331,6 @@ def _agreed(rates: list[LearningRate]) -> LearningRate:
         ),
         LearningRate(),
     )
-
-
-def _directions(pair: KinPair, weights: list[TensorRef]) -> Iterator[tuple[Values, ...]]:
-    """Iterate over both weights and the direction in which the one step moved them."""
-    buffers = pair.slots("momentum_buffer")
-    if buffers is None:
-        return
-    settings = pair.settings
-    for a, b, old, new in _chunks(*weights, *buffers):
-        direction = momentum_update(
-            np.ravel(old),
-            np.ravel(new),
-            momentum=number(settings.get("momentum")) or 0.0,
-            dampening=number(settings.get("dampening")) or 0.0,
-            nesterov=bool(settings.get("nesterov")),
-        )
-        yield np.ravel(a), np.ravel(b), -direction if settings.get("maximize") else direction
-
-
-def _replayed(
-    pair: KinPair, rates: Mapping[tuple[int, int], LearningRate]
-) -> Iterator[BoundResult]:
-    """Iterate over the chunks of one step of SGD, replayed with the rate of its group."""
-    rate = rates.get((pair.optimizer, pair.newer.group))
-    if rate is None or pair.weights is None:
-        return
-    weights = [tensor.ref for tensor in pair.weights]
-    known = [word for word in pair.premises.failed if not word.startswith("learning-rate")]
-    premises = replace(pair.premises, failed=tuple(known))  # the rate is solved
-    for a, b, direction in _directions(pair, weights):
-        yield sgd_replay(a, b, direction, rate.value, premises, uncertainty=rate.uncertainty)
 
 
 def single_bounds(

@@ -3,9 +3,9 @@
 What a checkpoint and its past gave is plain values and is kept under the identity of both files,
 so that a second look reads headers only.  At the first look a file is read twice at most: with the
 one before, when it is measured as well, and with the one after.  What is small in it is read once
-and kept in memory between the two, which pays for the samples that rules take besides.  One case
-costs more: a bound that is broken by a state of a large file which neither its own movement nor the
-file before names has both files read for names.
+and kept in memory between the two, which pays for the samples that rules take besides.  Only
+:mod:`diff <ckptools.workflows.diff>` reads large files once more where a bound is broken by a state
+that neither its own movement nor the file before names.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Walk:
             begun.append(Alongside(named))
             return begun[-1]
 
-        change = compare(before, checkpoint, beside=beside)
+        change = compare(before, checkpoint, beside=beside, once=True)
         self.measured = {checkpoint.path: begun[0].finish(change.b)}
         return change
 

@@ -11,7 +11,7 @@ import torch
 
 from ckptools import layouts
 from ckptools.cli import main as cli
-from ckptools.compare import changes, passing, updates, zero_sums
+from ckptools.compare import changes, kin, passing, updates, zero_sums
 from ckptools.errors import OpenError
 from ckptools.report import media, render
 from ckptools.rules import needs
@@ -133,6 +133,34 @@ def test_large_files_are_read_twice_at_most(
     assert found.document()["findings"] == expected.document()["findings"]
 
 
+def test_single_steps_of_a_large_sgd_run_are_replayed_without_another_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = [large(tmp_path / f"{n}.pt", n, torch.float32, "SGD", steps=1) for n in range(4)]
+    planted(series[2], series[2], weight("2.weight", noise))
+    as_if_larger(monkeypatch, 500e6 / series[0].stat().st_size)
+    read = counted(monkeypatch)
+    found = timeline(*series, cached=False)
+    for path in series:
+        assert read[str(path), "all"] - read[str(path), "open"] < 2 * path.stat().st_size
+    (moved,) = [one for one in found.findings if one.code == "CHG112" and "2.weight" in one.target]
+    assert moved.evidence["bound"] == "sgd-replay"
+
+
+def test_names_that_a_large_file_does_not_tell_in_passing_are_not_read_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = [large(tmp_path / f"{n}.pt", n, torch.float32, "AdamW", steps=60) for n in range(3)]
+    planted(series[1], series[1], weight("2.weight", noise))
+    as_if_larger(monkeypatch, 500e6 / series[0].stat().st_size)
+    read = counted(monkeypatch)
+    found = timeline(*series, cached=False)
+    for path in series:
+        assert read[str(path), "all"] - read[str(path), "open"] < 2 * path.stat().st_size
+    told = [reason for reason in found.document()["not_judged"] if "ckptools diff only" in reason]
+    assert told
+
+
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """Count the bytes that are read of each file: in all, and those that opening it takes."""
     read: Counter[tuple[str, str]] = Counter()
@@ -169,12 +197,14 @@ def as_if_larger(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
         (zero_sum_lost, "_BYTES"),
         (updates, "BYTES"),
         (updates, "SAMPLED"),
+        (kin, "SMALL"),
+        (kin, "SAMPLED"),
     )
     for place, name in bounds:
         monkeypatch.setattr(place, name, int(getattr(place, name) / times))
 
 
-def large(path: Path, epoch: int, dtype: torch.dtype, kind: str) -> Path:
+def large(path: Path, epoch: int, dtype: torch.dtype, kind: str, steps: int = 3) -> Path:
     """Write an epoch of an optimizer whose tensors span several chunks, its states not named."""
     torch.manual_seed(0)
     sides = (700, 400, 700, 400, 700, 400, 700, 400, 30)
@@ -185,13 +215,13 @@ def large(path: Path, epoch: int, dtype: torch.dtype, kind: str) -> Path:
     optimizer = getattr(torch.optim, kind.replace("AMSGrad", "Adam"))(
         model.parameters(), lr=1e-3, **settings
     )
-    for _ in range(3 * (epoch + 1)):
+    for _ in range(steps * (epoch + 1)):
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape, dtype=dtype)
         optimizer.step()
-    torch.save(
-        {"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, path
-    )
+    counters = {"epoch": epoch, "global_step": steps * (epoch + 1)}
+    states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save({**counters, **states}, path)
     return path
 
 
