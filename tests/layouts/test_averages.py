@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from ckptools import layouts
-from ckptools.errors import OperationError
 from ckptools.layouts.averages import averages
 from ckptools.workflows.convert import convert
 from ckptools.workflows.operate import operate
@@ -79,9 +78,13 @@ def test_converting_keeps_the_keys(path: str, tmp_path: Path) -> None:
     assert keys == set(torch.load(path, weights_only=True)["state_dict"])
 
 
-def test_the_average_is_not_stripped_with_the_weights(path: str) -> None:
-    with pytest.raises(OperationError, match="holds none of"):
-        operate("strip", path, part="ema")
+def test_the_average_is_stripped_and_the_weights_beside_it_stay(path: str, tmp_path: Path) -> None:
+    output = str(tmp_path / "new.ckpt")
+    operate("strip", path, output, part="ema")
+    held = torch.load(path, weights_only=True)["state_dict"]
+    left = torch.load(output, weights_only=True)["state_dict"]
+    assert list(left) == [name for name in held if name.startswith("model.")]
+    assert all(torch.equal(left[name], held[name]) for name in left)
 
 
 def test_renaming_leaves_the_average_its_names(path: str, tmp_path: Path) -> None:
