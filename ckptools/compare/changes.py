@@ -89,7 +89,7 @@ def _pairs(
         own = kin.get((pair.optimizer, pair.position))
         if own is not None and not _aligned(own, weights):
             own = replace(own, weights=None)
-        if own is not None and not pair.has_moments:
+        if own is not None and pair.slots and not pair.has_moments:
             pair = replace(pair, weights=own.weights)
         found.append(replace(pair, kin=own))
     return found

@@ -86,6 +86,12 @@ class KinPair:
         refs = [ref for ref in found if ref is not None]
         return refs if len(refs) == len(found) and _alike(refs) else None
 
+    @property
+    def replayable(self) -> bool:
+        """Whether all is there that tells what a single step of SGD did."""
+        single = self.premises.steps == 1 and "step" not in self.premises.failed
+        return single and self.weights is not None and self.slots("momentum_buffer") is not None
+
     def judge(
         self,
         older: Mapping[str, Values],
@@ -178,7 +184,7 @@ def related(
     found = {}
     for pair in pairs:
         rate = rates.get((pair.optimizer, pair.newer.group))
-        if pair.kind != "SGD" or rate is not None:
+        if pair.kind != "SGD" or (rate is not None and pair.replayable):
             found[pair.optimizer, pair.position] = replace(pair, rate=rate)
     return found
 
@@ -268,14 +274,7 @@ def _sgd_rates(pairs: list[KinPair]) -> dict[tuple[int, int], LearningRate]:
     Every tensor of a group gives the same rate, within what rounding leaves open; one that was
     overwritten does not, and has no say.
     """
-    asked = [
-        pair
-        for pair in pairs
-        if pair.premises.steps == 1
-        and "step" not in pair.premises.failed
-        and pair.weights is not None
-        and pair.slots("momentum_buffer") is not None
-    ]
+    asked = [pair for pair in pairs if pair.replayable]
     whole = sum(ref.nbytes for pair in asked for ref in _read_of(pair)) <= 2 * SMALL
     most = None if whole else max(SAMPLED // max(len(asked), 1), _LEAST)
     found: dict[tuple[int, int], list[LearningRate]] = {}

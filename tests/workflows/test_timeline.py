@@ -124,9 +124,7 @@ def test_large_files_are_read_twice_at_most(
         expected = timeline(*series, cached=False)
     read = counted(monkeypatch)
     found = timeline(*series, cached=False)
-    for path in series:
-        headers, size = read[str(path), "open"], path.stat().st_size
-        assert size - 20_000 < read[str(path), "all"] - headers < 2 * size
+    require_two_readings(read, series)
     assert read[str(series[1]), "all"] > 1.4 * series[1].stat().st_size  # else it was kept whole
     assert [one.digests for one in found.steps] == [one.digests for one in expected.steps]
     assert found.document()["relations"] == expected.document()["relations"]
@@ -141,8 +139,7 @@ def test_single_steps_of_a_large_sgd_run_are_replayed_without_another_reading(
     as_if_larger(monkeypatch, 500e6 / series[0].stat().st_size)
     read = counted(monkeypatch)
     found = timeline(*series, cached=False)
-    for path in series:
-        assert read[str(path), "all"] - read[str(path), "open"] < 2 * path.stat().st_size
+    require_two_readings(read, series)
     (moved,) = [one for one in found.findings if one.code == "CHG112" and "2.weight" in one.target]
     assert moved.evidence["bound"] == "sgd-replay"
 
@@ -155,10 +152,33 @@ def test_names_that_a_large_file_does_not_tell_in_passing_are_not_read_for(
     as_if_larger(monkeypatch, 500e6 / series[0].stat().st_size)
     read = counted(monkeypatch)
     found = timeline(*series, cached=False)
-    for path in series:
-        assert read[str(path), "all"] - read[str(path), "open"] < 2 * path.stat().st_size
+    require_two_readings(read, series)
     told = [reason for reason in found.document()["not_judged"] if "ckptools diff only" in reason]
     assert told
+
+
+@pytest.mark.parametrize(
+    ("kind", "slot"),
+    [("SGD", "momentum_buffer"), ("Adagrad", "sum"), ("RMSprop", "square_avg")],
+)
+def test_a_slot_that_one_file_lacks_is_no_crash(kind: str, slot: str, tmp_path: Path) -> None:
+    series = [large(tmp_path / f"{n}.pt", n, torch.float32, kind, steps=1) for n in range(2)]
+
+    def without(state: State) -> None:
+        del state["optimizer"]["state"][0][slot]
+        state["optimizer"]["state"][0]["other"] = torch.ones(400, 700)
+
+    planted(series[1], series[1], without)
+    found = timeline(*series, cached=False)
+    assert found.document()["crashed"] == []
+    assert found.document()["relations"] == ["same-run"]
+
+
+def require_two_readings(read: Counter[tuple[str, str]], series: list[Path]) -> None:
+    """Require that each file was read, and at most twice; headers do not count."""
+    for path in series:
+        size = path.stat().st_size
+        assert size - 20_000 < read[str(path), "all"] - read[str(path), "open"] < 2 * size
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
