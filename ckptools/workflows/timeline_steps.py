@@ -3,9 +3,10 @@
 What a checkpoint and its past gave is plain values and is kept under the identity of both files,
 so that a second look reads headers only.  At the first look a file is read twice at most: with the
 one before, when it is measured as well, and with the one after.  What is small in it is read once
-and kept in memory between the two, which pays for the samples that rules take besides.  Only
-:mod:`diff <ckptools.workflows.diff>` reads large files once more where a bound is broken by a state
-that neither its own movement nor the file before names.
+and kept in memory between the two, which pays for the samples that rules take besides; rows of a
+matrix that begin alike, which healthy files hardly have, are read again to see whether they repeat.
+Only :mod:`diff <ckptools.workflows.diff>` reads large files once more where a bound is broken by a
+state that neither its own movement nor the file before names.
 """
 
 from __future__ import annotations

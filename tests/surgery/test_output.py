@@ -1,7 +1,9 @@
-"""What is read behind the writing: everything, or everything but records that were copied whole."""
+"""A new file while it is written: what is read behind the writing, and room set aside for it."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ckptools.errors import VerificationFailed
-from ckptools.surgery import identity
+from ckptools.surgery import identity, kernel_copy
 from ckptools.surgery.identity import Identity, Stated
 from ckptools.surgery.output import Output, followed
 
@@ -64,3 +66,35 @@ def test_only_reading_all_notices_a_record_that_is_not_what_it_states(tmp_path: 
     with pytest.raises(VerificationFailed, match="data is not as it must be"):
         written(tmp_path, whole=True, lie=1)
     written(tmp_path, whole=False, lie=1)
+
+
+def reserved(path: Path, size: int) -> None:
+    with path.open("w+b") as file:
+        output = Output(file, file.fileno())
+        output.reserve(size)
+        output.write(b"abc")
+        output.finish()
+
+
+def test_what_was_reserved_for_more_is_given_back(tmp_path: Path) -> None:
+    reserved(tmp_path / "new", 64 << 20)
+    assert (tmp_path / "new").read_bytes() == b"abc"
+    assert (tmp_path / "new").stat().st_blocks * 512 < 1 << 20
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, None])
+def test_a_full_disk_is_noticed_before_a_byte_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
+) -> None:
+    def fallocate(*_: object) -> int:
+        ctypes.set_errno(code or 0)
+        return -1
+
+    monkeypatch.setattr(kernel_copy, "_linux", lambda name: fallocate if code else None)
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        with pytest.raises(OSError, match=r"No space|quota"):
+            reserved(tmp_path / "new", 10)
+        assert (tmp_path / "new").read_bytes() == b""
+    else:
+        reserved(tmp_path / "new", 10)
+        assert (tmp_path / "new").read_bytes() == b"abc"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import os
@@ -94,38 +93,6 @@ def test_a_source_that_shrinks_is_noticed(
         monkeypatch.setattr(os, name, refusing(None))
     with pytest.raises(CorruptFile, match="shorter"):
         written(tmp_path, b"0123", [Copy(2, 8)])
-
-
-def reserved(path: Path, size: int) -> None:
-    with path.open("w+b") as file:
-        output = Output(file, file.fileno())
-        output.reserve(size)
-        output.write(b"abc")
-        output.finish()
-
-
-def test_what_was_reserved_for_more_is_given_back(tmp_path: Path) -> None:
-    reserved(tmp_path / "new", 64 << 20)
-    assert (tmp_path / "new").read_bytes() == b"abc"
-    assert (tmp_path / "new").stat().st_blocks * 512 < 1 << 20
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EOPNOTSUPP, None])
-def test_a_full_disk_is_noticed_before_a_byte_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None
-) -> None:
-    def fallocate(*_: object) -> int:
-        ctypes.set_errno(code or 0)
-        return -1
-
-    monkeypatch.setattr(kernel_copy, "_linux", lambda name: fallocate if code else None)
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        with pytest.raises(OSError, match=r"No space|quota"):
-            reserved(tmp_path / "new", 10)
-        assert (tmp_path / "new").read_bytes() == b""
-    else:
-        reserved(tmp_path / "new", 10)
-        assert (tmp_path / "new").read_bytes() == b"abc"
 
 
 def test_overlaps_and_wrong_lengths_are_refused(tmp_path: Path) -> None:
